@@ -1,0 +1,1 @@
+"""Wasmforge: a WebAssembly runtime for Python, written in Python."""

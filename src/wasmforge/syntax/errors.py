@@ -1,0 +1,24 @@
+"""The root of the exceptions that a bad program can cause. Each phase derives its own class from
+`WasmtimeError` (Wasmtime's name, kept so that programs move over by changing an import), and callers that
+do not care which phase failed catch that one class.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MalformedError", "WasmtimeError"]
+
+
+class WasmtimeError(Exception):
+    """Something about a module, a link or a use of the API is wrong. The message says what and where."""
+
+
+class MalformedError(WasmtimeError):
+    """The bytes are not a WebAssembly module (specification, chapter 5).
+
+    `offset` is the byte offset into the input at which decoding failed.
+    """
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(f"{message} (at offset {offset:#x})")
+        self.reason = message
+        self.offset = offset

@@ -1,0 +1,198 @@
+"""The module record (specification, section 2.5): what the decoder and the text parser produce, and the
+only form of a module that the validator, the compilers, the encoder and the printer take.
+
+Function bodies and constant expressions stay encoded: they are walked by plain loops over bytes, and a
+26 MB module would not fit comfortably into instruction objects. `binary.instructions` iterates over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NewType
+
+from wasmforge.syntax.types import ExternKind, FuncType, GlobalType, MemoryType, TableType, ValType
+
+__all__ = [
+    "CustomSection",
+    "DataSegment",
+    "DefinedFuncIndex",
+    "ElementSegment",
+    "Export",
+    "Expression",
+    "FuncIndex",
+    "FunctionBody",
+    "Global",
+    "Import",
+    "ImportType",
+    "Module",
+    "NameSection",
+    "SegmentMode",
+    "Table",
+]
+
+FuncIndex = NewType("FuncIndex", int)
+"""An index into the function index space: imports first, then definitions."""
+
+DefinedFuncIndex = NewType("DefinedFuncIndex", int)
+"""An index into the defined functions only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A constant expression, encoded, its closing `end` included.
+
+    `offset` is the position of its first byte in the binary (0 when it came from text).
+    """
+
+    code: bytes
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionBody:
+    """One entry of the code section.
+
+    `locals` is run-length encoded as in the binary, `(count, type)` pairs without the parameters. `code` is
+    the encoded instruction sequence with its closing `end`; `offset` the position of `code[0]` in the binary.
+    """
+
+    locals: tuple[tuple[int, ValType], ...]
+    code: bytes
+    offset: int = 0
+
+
+ImportType = int | TableType | MemoryType | GlobalType
+"""The type of an import: a function's is an index into `Module.types`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    module: str
+    name: str
+    kind: ExternKind
+    type: ImportType
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    name: str
+    kind: ExternKind
+    index: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    type: TableType
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    type: GlobalType
+    init: Expression
+
+
+class SegmentMode(Enum):
+    ACTIVE = "active"
+    PASSIVE = "passive"
+    DECLARATIVE = "declarative"
+
+
+@dataclass(frozen=True, slots=True)
+class ElementSegment:
+    """`table` and `offset` mean something for active segments only. `items` is a list of function indices
+    when the binary used the short form (`uses_expressions` false), of constant expressions otherwise."""
+
+    mode: SegmentMode
+    type: ValType
+    table: int
+    table_offset: Expression | None
+    items: tuple[int, ...] | tuple[Expression, ...]
+    uses_expressions: bool
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DataSegment:
+    """`memory` and `memory_offset` mean something for active segments only."""
+
+    mode: SegmentMode
+    memory: int
+    memory_offset: Expression | None
+    data: bytes
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CustomSection:
+    """`after` is the id of the non-custom section that it follows (0 at the start)."""
+
+    name: str
+    data: bytes
+    after: int
+    offset: int = 0
+
+
+@dataclass(slots=True)
+class NameSection:
+    """The custom section `name` (specification, appendix A.5), decoded leniently: a damaged one is ignored."""
+
+    module: str | None = None
+    functions: dict[int, str] = field(default_factory=dict)
+    locals: dict[int, dict[int, str]] = field(default_factory=dict)
+    labels: dict[int, dict[int, str]] = field(default_factory=dict)
+    types: dict[int, str] = field(default_factory=dict)
+    tables: dict[int, str] = field(default_factory=dict)
+    memories: dict[int, str] = field(default_factory=dict)
+    globals: dict[int, str] = field(default_factory=dict)
+    elements: dict[int, str] = field(default_factory=dict)
+    data: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Module:
+    """A module. Lists hold definitions in index order; imports are not repeated in them."""
+
+    types: list[FuncType] = field(default_factory=list)
+    imports: list[Import] = field(default_factory=list)
+    functions: list[int] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    memories: list[MemoryType] = field(default_factory=list)
+    globals: list[Global] = field(default_factory=list)
+    exports: list[Export] = field(default_factory=list)
+    start: int | None = None
+    elements: list[ElementSegment] = field(default_factory=list)
+    data_count: int | None = None
+    code: list[FunctionBody] = field(default_factory=list)
+    data: list[DataSegment] = field(default_factory=list)
+    custom: list[CustomSection] = field(default_factory=list)
+    names: NameSection | None = None
+    start_offset: int = 0
+
+    def imports_of(self, kind: ExternKind) -> Iterator[Import]:
+        return (i for i in self.imports if i.kind == kind)
+
+    def all_functions(self) -> list[int]:
+        """The type index of every function of the index space."""
+        return [i.type for i in self.imports_of(ExternKind.FUNC) if isinstance(i.type, int)] + self.functions
+
+    def all_tables(self) -> list[TableType]:
+        return [i.type for i in self.imports_of(ExternKind.TABLE) if isinstance(i.type, TableType)] + [
+            t.type for t in self.tables
+        ]
+
+    def all_memories(self) -> list[MemoryType]:
+        return [
+            i.type for i in self.imports_of(ExternKind.MEMORY) if isinstance(i.type, MemoryType)
+        ] + self.memories
+
+    def all_globals(self) -> list[GlobalType]:
+        return [i.type for i in self.imports_of(ExternKind.GLOBAL) if isinstance(i.type, GlobalType)] + [
+            g.type for g in self.globals
+        ]
+
+    def num_imported(self, kind: ExternKind) -> int:
+        return sum(i.kind == kind for i in self.imports)

@@ -1,0 +1,111 @@
+"""Value types, function types and the types of imports and exports (specification, section 2.3).
+
+A value type is a plain integer, the byte that encodes it, so that the decoder and the validator compare
+numbers and mypyc keeps them unboxed. The decoder and the text parser make these; everyone reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NewType
+
+__all__ = [
+    "EXTERNREF",
+    "F32",
+    "F64",
+    "FUNCREF",
+    "I32",
+    "I64",
+    "NUMBER_TYPES",
+    "REFERENCE_TYPES",
+    "V128",
+    "VALUE_TYPES",
+    "ExternKind",
+    "FuncType",
+    "GlobalType",
+    "Limits",
+    "MemoryType",
+    "TableType",
+    "ValType",
+    "PAGE_SIZE",
+    "value_type_name",
+]
+
+ValType = NewType("ValType", int)
+"""A value type: the byte of the binary format (specification, section 5.3)."""
+
+I32: Final = ValType(0x7F)
+I64: Final = ValType(0x7E)
+F32: Final = ValType(0x7D)
+F64: Final = ValType(0x7C)
+V128: Final = ValType(0x7B)
+FUNCREF: Final = ValType(0x70)
+EXTERNREF: Final = ValType(0x6F)
+
+VALUE_TYPES: Final[dict[ValType, str]] = {
+    I32: "i32",
+    I64: "i64",
+    F32: "f32",
+    F64: "f64",
+    V128: "v128",
+    FUNCREF: "funcref",
+    EXTERNREF: "externref",
+}
+NUMBER_TYPES: Final = frozenset({I32, I64, F32, F64})
+REFERENCE_TYPES: Final = frozenset({FUNCREF, EXTERNREF})
+
+PAGE_SIZE: Final = 65536
+"""Bytes in a page of linear memory (specification, section 4.2.8)."""
+
+
+def value_type_name(t: int) -> str:
+    """The name of a value type as the text format spells it."""
+    return VALUE_TYPES.get(ValType(t), f"<value type {t:#x}>")
+
+
+@dataclass(frozen=True, slots=True)
+class FuncType:
+    """A function type: parameters to results."""
+
+    params: tuple[ValType, ...]
+    results: tuple[ValType, ...]
+
+    def __str__(self) -> str:
+        params = " ".join(map(value_type_name, self.params))
+        results = " ".join(map(value_type_name, self.results))
+        return f"[{params}] -> [{results}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A size range of a table (in elements) or a memory (in pages). `maximum` is None when open."""
+
+    minimum: int
+    maximum: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableType:
+    element: ValType
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryType:
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalType:
+    content: ValType
+    mutable: bool
+
+
+class ExternKind(IntEnum):
+    """What an import or an export is; the numbers are those of the binary format (section 5.5.5)."""
+
+    FUNC = 0
+    TABLE = 1
+    MEMORY = 2
+    GLOBAL = 3
