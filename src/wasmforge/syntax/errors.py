@@ -5,7 +5,7 @@ do not care which phase failed catch that one class.
 
 from __future__ import annotations
 
-__all__ = ["MalformedError", "WasmtimeError"]
+__all__ = ["MalformedError", "UnsupportedFeatureError", "WasmtimeError"]
 
 
 class WasmtimeError(Exception):
@@ -21,4 +21,16 @@ class MalformedError(WasmtimeError):
     def __init__(self, message: str, offset: int) -> None:
         super().__init__(f"{message} (at offset {offset:#x})")
         self.reason = message
+        self.offset = offset
+
+
+class UnsupportedFeatureError(WasmtimeError):
+    """The module uses a WebAssembly proposal that this version does not implement.
+
+    `feature` is the proposal as the message names it, `offset` the byte offset of its first use.
+    """
+
+    def __init__(self, feature: str, offset: int) -> None:
+        super().__init__(f"{feature} are not supported yet (at offset {offset:#x})")
+        self.feature = feature
         self.offset = offset

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from wasmforge.syntax.types import F32, F64, I32, I64, ValType
 
@@ -20,6 +20,7 @@ __all__ = [
     "INSTRUCTIONS",
     "Feature",
     "Immediate",
+    "Instruction",
     "InstructionRow",
     "Opcode",
     "is_block",
@@ -75,6 +76,20 @@ class InstructionRow:
     feature: Feature = Feature.MVP
     access: int = 0
     constant: bool = False  # allowed in constant expressions (extended constants included)
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One decoded instruction: its row, and its immediates in the order of `row.immediates`, in the value
+    forms that `Immediate` gives.
+
+    `binary.instructions` makes these from bytes, with `offset` the position of the opcode; the text parser
+    makes them for `binary.encode_expression`, where `offset` means nothing.
+    """
+
+    row: InstructionRow
+    immediates: tuple[Any, ...] = ()
+    offset: int = 0
 
 
 def _numeric(opcode: int, mnemonics: str, params: tuple[ValType, ...], result: ValType) -> list[InstructionRow]:
