@@ -1,0 +1,46 @@
+# The commands of the README. Each makes its own environment in .venv: nothing but Python 3.11+ is needed.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+JOBS   ?= 2
+
+.PHONY: run test lint bench guests clean
+
+# One stamp a set of dependencies, so that `make run` does not download what only tests and benchmarks need.
+$(VENV)/.run: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint,bench]'
+	@touch $@ $(VENV)/.run
+
+## run: compile a real program (a Mandelbrot set in WebAssembly text) and run it
+run: $(VENV)/.run
+	@$(BIN)/wasmforge run examples/mandelbrot.wat
+
+## test: linters, then every suite
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
+
+## lint: style, types, and the order of the house
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+## bench: against the wasmtime package and native code; writes bench/results and docs/performance.md
+bench: $(VENV)/.test
+	$(BIN)/python -m bench
+
+## guests: build the C programs that tests and benchmarks run
+guests: $(VENV)/.test
+	$(BIN)/python bench/build_guests.py
+
+clean:
+	rm -rf $(VENV) build dist .cache bench/build bench/results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
