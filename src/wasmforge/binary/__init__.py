@@ -4,6 +4,8 @@
 constant expressions inside them. Malformed bytes raise `MalformedError`.
 """
 
+from wasmforge.binary.decoder import decode
+from wasmforge.binary.encoder import encode
 from wasmforge.binary.instructions import encode_expression, encode_instruction, instructions, write_instruction
 
-__all__ = ["encode_expression", "encode_instruction", "instructions", "write_instruction"]
+__all__ = ["decode", "encode", "encode_expression", "encode_instruction", "instructions", "write_instruction"]

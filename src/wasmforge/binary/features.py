@@ -29,7 +29,6 @@ CUSTOM_PAGE_SIZES: Final = "custom page sizes"
 WIDE_ARITHMETIC: Final = "wide-arithmetic instructions"
 STACK_SWITCHING: Final = "stack-switching instructions"
 TAGS: Final = "exception tags (exception-handling)"
-EXACT_IMPORTS: Final = "exact function imports (custom descriptors)"
 COMPONENTS: Final = "components (component model)"
 
 _OPCODES: Final[dict[int, str]] = {

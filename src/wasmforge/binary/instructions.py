@@ -12,10 +12,18 @@ from typing import Any, Final
 from wasmforge.binary.features import opcode_error, type_error
 from wasmforge.binary.leb128 import read_signed, read_unsigned, write_signed, write_unsigned
 from wasmforge.syntax.errors import MalformedError
-from wasmforge.syntax.instructions import BY_OPCODE, Immediate, Instruction, InstructionRow, opcode_bytes
+from wasmforge.syntax.instructions import (
+    BY_OPCODE,
+    Immediate,
+    Instruction,
+    InstructionRow,
+    Opcode,
+    is_block,
+    opcode_bytes,
+)
 from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64
 
-__all__ = ["encode_expression", "encode_instruction", "instructions", "write_instruction"]
+__all__ = ["encode_expression", "encode_instruction", "instructions", "skip_expression", "write_instruction"]
 
 _MEMORY_INDEX_FOLLOWS: Final = 0x40
 """Bit of the memarg's first number that says that a memory index follows (specification, section 5.4.6)."""
@@ -76,6 +84,39 @@ def write_instruction(out: bytearray, row: InstructionRow, immediates: tuple[Any
         _write_immediate(out, kind, value)
 
 
+def skip_expression(data: bytes, at: int, end: int) -> int:
+    """The index after the `end` that closes the expression at `data[at]`, whose instructions must all start
+    before `end`.
+
+    Checks the encoding only: whether the instructions are constant is for the validator to say. Raises as
+    `instructions` does. Blocks are counted, not recursed into.
+    """
+    depth = 1
+    while at < end:
+        start = at
+        opcode = data[at]
+        at += 1
+        if opcode == Opcode.I32_CONST:
+            _, at = read_signed(data, at, 32)
+            continue
+        if opcode == Opcode.END:
+            depth -= 1
+            if depth == 0:
+                return at
+            continue
+        if opcode in _PREFIXES:
+            number, at = read_unsigned(data, at, 32)
+            opcode = opcode << 12 | min(number, 0xFFF)
+        row = BY_OPCODE.get(opcode)
+        if row is None:
+            raise opcode_error(opcode, start)
+        if is_block(opcode):
+            depth += 1
+        for kind in row.immediates:
+            _, at = _read_immediate(data, at, 0, kind)
+    raise MalformedError("unexpected end of section or function", at)
+
+
 def _read_immediate(code: bytes, at: int, base: int, kind: Immediate) -> tuple[Any, int]:
     if kind < Immediate.LABEL_TABLE or Immediate.LABEL_TABLE < kind < Immediate.MEMARG:
         if kind == Immediate.BLOCK_TYPE:
@@ -100,7 +141,7 @@ def _read_immediate(code: bytes, at: int, base: int, kind: Immediate) -> tuple[A
 
 def _read_type(code: bytes, at: int, base: int, allowed: tuple[int, ...], message: str) -> tuple[int, int]:
     if at >= len(code):
-        raise MalformedError("unexpected end", base + at)
+        raise MalformedError("unexpected end of section or function", base + at)
     if code[at] not in allowed:
         raise type_error(code[at], message, base + at)
     return code[at], at + 1
@@ -118,7 +159,7 @@ def _read_block_type(code: bytes, at: int, base: int) -> tuple[int, int]:
 
 def _read_bits(code: bytes, at: int, base: int, size: int) -> tuple[int, int]:
     if at + size > len(code):
-        raise MalformedError("unexpected end", base + len(code))
+        raise MalformedError("unexpected end of section or function", base + len(code))
     return int.from_bytes(code[at : at + size], "little"), at + size
 
 
@@ -130,7 +171,8 @@ def _read_memarg(code: bytes, at: int, base: int) -> tuple[tuple[int, int, int],
     if align >= _MEMORY_INDEX_FOLLOWS:
         align -= _MEMORY_INDEX_FOLLOWS
         memory, after = read_unsigned(code, after, 32, base)
-    memory_offset, after = read_unsigned(code, after, 32, base)
+    # 64 bits wide in the grammar; that a 32-bit memory takes only 32 of them is for the validator to say.
+    memory_offset, after = read_unsigned(code, after, 64, base)
     return (align, memory, memory_offset), after
 
 
@@ -138,7 +180,7 @@ def _read_labels(code: bytes, at: int, base: int) -> tuple[tuple[int, ...], int]
     count, at = read_unsigned(code, at, 32, base)
     # Threat: a count in the billions. A label takes a byte at least, so the bytes left bound the list.
     if count >= len(code) - at:
-        raise MalformedError("unexpected end", base + len(code))
+        raise MalformedError("unexpected end of section or function", base + len(code))
     labels: list[int] = []
     while len(labels) <= count:
         label, at = read_unsigned(code, at, 32, base)
@@ -149,7 +191,7 @@ def _read_labels(code: bytes, at: int, base: int) -> tuple[tuple[int, ...], int]
 def _read_select_types(code: bytes, at: int, base: int) -> tuple[tuple[int, ...], int]:
     count, at = read_unsigned(code, at, 32, base)
     if count > len(code) - at:
-        raise MalformedError("unexpected end", base + len(code))
+        raise MalformedError("unexpected end of section or function", base + len(code))
     types: list[int] = []
     while len(types) < count:
         t, at = _read_type(code, at, base, (I32, I64, F32, F64, FUNCREF, EXTERNREF), "malformed value type")

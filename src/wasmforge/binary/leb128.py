@@ -54,7 +54,7 @@ def read_unsigned(data: bytes, at: int, bits: int = 32, base: int = 0) -> tuple[
     end = len(data)
     while True:
         if at >= end:
-            raise MalformedError("unexpected end", base + at)
+            raise MalformedError("unexpected end of section or function", base + at)
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -82,7 +82,7 @@ def read_signed(data: bytes, at: int, bits: int, base: int = 0) -> tuple[int, in
     end = len(data)
     while True:
         if at >= end:
-            raise MalformedError("unexpected end", base + at)
+            raise MalformedError("unexpected end of section or function", base + at)
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift

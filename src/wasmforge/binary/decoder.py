@@ -1,0 +1,449 @@
+"""The decoder: bytes to a `Module` (specification, sections 5.5.2 to 5.5.17).
+
+One method a section, all on a `_Decoder` that holds the bytes and the position. Function bodies and constant
+expressions are cut out, not decoded: the validator checks the instructions of bodies in the same walk that types
+them. What is accepted here is therefore a module only after `validation.validate` has seen it.
+
+Reads are bounded by the whole input and the size of a section is compared afterwards, so that a damaged number is
+reported as such and not as the end of a section that the damage made too short. Threat: counts in the billions.
+Every count is compared with the bytes that are left before anything is allocated for it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wasmforge.binary.features import (
+    COMPONENTS,
+    FUNCTION_REFERENCES,
+    MEMORY64,
+    SHARED_MEMORIES,
+    TAGS,
+    type_error,
+)
+from wasmforge.binary.instructions import skip_expression
+from wasmforge.binary.leb128 import read_unsigned
+from wasmforge.binary.names import decode_names
+from wasmforge.binary.sections import SECTION_NAMES, SECTION_ORDER, Section
+from wasmforge.syntax.errors import MalformedError, UnsupportedFeatureError
+from wasmforge.syntax.module import (
+    CustomSection,
+    DataSegment,
+    ElementSegment,
+    Export,
+    Expression,
+    FunctionBody,
+    Global,
+    Import,
+    ImportType,
+    Module,
+    SegmentMode,
+    Table,
+)
+from wasmforge.syntax.types import (
+    EXTERNREF,
+    F32,
+    F64,
+    FUNCREF,
+    I32,
+    I64,
+    ExternKind,
+    FuncType,
+    GlobalType,
+    Limits,
+    MemoryType,
+    TableType,
+    ValType,
+)
+
+__all__ = ["decode"]
+
+_MAGIC: Final = b"\0asm"
+_VERSION: Final = b"\x01\0\0\0"
+_COMPONENT_VERSION: Final = b"\x0d\0\x01\0"
+
+_VALUE_TYPE_BYTES: Final = bytes((I32, I64, F32, F64, FUNCREF, EXTERNREF))
+_FUNCTION_TYPE: Final = 0x60
+_TABLE_WITH_INITIALIZER: Final = 0x40
+_TAG_KIND: Final = 4
+_END: Final = 0x0B
+_MAX_LOCALS_OF_GRAMMAR: Final = 0xFFFFFFFF
+"""More locals than this are malformed (section 5.5.13); the much lower limit of the validator is a limit."""
+
+_EXTERN_KINDS: Final = tuple(ExternKind)
+_UNEXPECTED_END: Final = "unexpected end of section or function"
+
+
+def decode(data: bytes) -> Module:
+    """Decodes a WebAssembly binary.
+
+    Returns a module whose bodies and constant expressions are still encoded; `validation.validate` checks the
+    former. Custom sections are kept with their place; the first one called `name` is decoded as well, leniently.
+
+    Raises `MalformedError`, which says what is wrong and at which byte offset, and `UnsupportedFeatureError` when
+    the module uses a proposal that is not implemented.
+    """
+    return _Decoder(bytes(data)).module()
+
+
+class _Decoder:
+    def __init__(self, data: bytes) -> None:
+        self.data: Final = data
+        self.size: Final = len(data)
+        self.at = 0
+        self.section_end = 0
+        self.result: Final = Module()
+        self.function_section_at = 0
+
+    # Primitives
+
+    def byte(self) -> int:
+        at = self.at
+        if at >= self.size:
+            raise MalformedError(_UNEXPECTED_END, at)
+        self.at = at + 1
+        return self.data[at]
+
+    def u32(self) -> int:
+        at = self.at
+        if at < self.size:
+            value = self.data[at]
+            if value < 0x80:
+                self.at = at + 1
+                return value
+        value, self.at = read_unsigned(self.data, at, 32)
+        return value
+
+    def length(self) -> int:
+        """A number of bytes, or of elements that take a byte at least: never more than there is input."""
+        start = self.at
+        value = self.u32()
+        if value > self.size - start:
+            raise MalformedError(f"length out of bounds: {value} with {self.size - self.at} bytes left", start)
+        return value
+
+    def take(self, count: int) -> bytes:
+        start = self.at
+        if count > self.size - start:
+            raise MalformedError(_UNEXPECTED_END, self.size)
+        self.at = start + count
+        return self.data[start : start + count]
+
+    def name(self) -> str:
+        start = self.at
+        raw = self.take(self.length())
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            raise MalformedError(f"malformed UTF-8 encoding: {error.reason}", start) from None
+
+    def value_type(self) -> ValType:
+        at = self.at
+        t = self.byte()
+        if t not in _VALUE_TYPE_BYTES:
+            raise type_error(t, f"malformed value type {t:#04x}", at)
+        return ValType(t)
+
+    def reference_type(self) -> ValType:
+        at = self.at
+        t = self.byte()
+        if t not in (FUNCREF, EXTERNREF):
+            raise type_error(t, f"malformed reference type {t:#04x}", at)
+        return ValType(t)
+
+    def value_types(self) -> tuple[ValType, ...]:
+        count = self.length()
+        start = self.at
+        raw = self.take(count)
+        if raw.translate(None, _VALUE_TYPE_BYTES):
+            self.at = start
+            for _ in range(count):
+                self.value_type()  # raises at the first bad one
+        return tuple(map(ValType, raw))
+
+    def expression(self) -> Expression:
+        start = self.at
+        self.at = skip_expression(self.data, start, self.section_end)
+        return Expression(self.data[start : self.at], start)
+
+    # Types
+
+    def limits(self) -> Limits:
+        at = self.at
+        flags = self.byte()
+        if flags in (2, 3):
+            raise UnsupportedFeatureError(SHARED_MEMORIES, at)
+        if 4 <= flags <= 7:
+            raise UnsupportedFeatureError(MEMORY64, at)
+        if flags > 1:
+            hint = " (custom page sizes are not supported)" if 8 <= flags <= 15 else ""
+            raise MalformedError(f"malformed limits flags {flags:#x}{hint}", at)
+        # 64 bits wide in the grammar of release 3.0; the validator knows the range of each kind.
+        minimum, self.at = read_unsigned(self.data, self.at, 64)
+        if flags == 0:
+            return Limits(minimum)
+        maximum, self.at = read_unsigned(self.data, self.at, 64)
+        return Limits(minimum, maximum)
+
+    def table_type(self) -> TableType:
+        element = self.reference_type()
+        return TableType(element, self.limits())
+
+    def memory_type(self) -> MemoryType:
+        return MemoryType(self.limits())
+
+    def global_type(self) -> GlobalType:
+        content = self.value_type()
+        at = self.at
+        mutability = self.byte()
+        if mutability > 1:
+            raise MalformedError(f"malformed mutability {mutability:#x}", at)
+        return GlobalType(content, mutability == 1)
+
+    def extern_kind(self, what: str) -> ExternKind:
+        at = self.at
+        kind = self.byte()
+        if kind == _TAG_KIND:
+            raise UnsupportedFeatureError(TAGS, at)
+        if kind > _TAG_KIND:
+            raise MalformedError(f"malformed {what} kind {kind:#x}", at)
+        return _EXTERN_KINDS[kind]
+
+    # Sections
+
+    def module(self) -> Module:
+        self.header()
+        place = 0
+        last = 0
+        while self.at < self.size:
+            start = self.at
+            section = self.byte()
+            if section == Section.TAG:
+                raise UnsupportedFeatureError(TAGS, start)
+            if section not in SECTION_NAMES:
+                raise MalformedError(f"malformed section id {section}", start)
+            size = self.length()
+            end = self.at + size
+            if end > self.size:
+                raise MalformedError(
+                    f"length out of bounds: section of {size} bytes with {self.size - self.at} bytes left", start + 1
+                )
+            self.section_end = end
+            if section == Section.CUSTOM:
+                self.custom_section(last, start)
+                continue
+            if SECTION_ORDER.index(section) < place:
+                raise MalformedError(
+                    f"unexpected content after last section: {SECTION_NAMES[section]} section out of order or repeated",
+                    start,
+                )
+            place = SECTION_ORDER.index(section) + 1
+            last = section
+            self.section(section)
+            if self.at != end:
+                raise MalformedError(
+                    f"section size mismatch: {SECTION_NAMES[section]} section says {size} bytes "
+                    f"and has {size + self.at - end}",
+                    start,
+                )
+        self.check_counts()
+        return self.result
+
+    def header(self) -> None:
+        magic = self.data[:4]
+        if magic != _MAGIC:
+            if _MAGIC.startswith(magic) or (len(magic) < 4 and magic):
+                raise MalformedError("unexpected end of the header: a module starts with 8 bytes, `\\0asm` first", 0)
+            if not magic:
+                raise MalformedError("unexpected end: the input is empty", 0)
+            raise MalformedError(f"magic header not detected: expected {_MAGIC!r}, found {magic!r}", 0)
+        version = self.data[4:8]
+        if len(version) < 4:
+            raise MalformedError("unexpected end of the header", self.size)
+        if version == _COMPONENT_VERSION:
+            raise UnsupportedFeatureError(COMPONENTS, 4)
+        if version != _VERSION:
+            raise MalformedError(f"unknown binary version {int.from_bytes(version, 'little'):#x}", 4)
+        self.at = 8
+
+    def check_counts(self) -> None:
+        m = self.result
+        if len(m.functions) != len(m.code):
+            raise MalformedError(
+                f"function and code section have inconsistent lengths: {len(m.functions)} functions, "
+                f"{len(m.code)} bodies",
+                self.function_section_at,
+            )
+        if m.data_count is not None and m.data_count != len(m.data):
+            raise MalformedError(
+                f"data count and data section have inconsistent lengths: {m.data_count} declared, "
+                f"{len(m.data)} segments",
+                self.size,
+            )
+
+    def section(self, section: int) -> None:
+        m = self.result
+        if section == Section.START:
+            m.start_offset = self.at
+            m.start = self.u32()
+            return
+        if section == Section.DATA_COUNT:
+            m.data_count = self.u32()
+            return
+        if section == Section.FUNCTION:
+            self.function_section_at = self.at
+        elif section == Section.CODE:
+            self.code_section()
+            return
+        count = self.length()
+        if section == Section.TYPE:
+            m.types = [self.function_type() for _ in range(count)]
+        elif section == Section.IMPORT:
+            m.imports = [self.import_() for _ in range(count)]
+        elif section == Section.FUNCTION:
+            m.functions = [self.u32() for _ in range(count)]
+        elif section == Section.TABLE:
+            m.tables = [self.table() for _ in range(count)]
+        elif section == Section.MEMORY:
+            m.memories = [self.memory_type() for _ in range(count)]
+        elif section == Section.GLOBAL:
+            m.globals = [Global(self.global_type(), self.expression()) for _ in range(count)]
+        elif section == Section.EXPORT:
+            m.exports = [self.export() for _ in range(count)]
+        elif section == Section.ELEMENT:
+            m.elements = [self.element_segment() for _ in range(count)]
+        else:
+            m.data = [self.data_segment() for _ in range(count)]
+
+    def custom_section(self, after: int, start: int) -> None:
+        name = self.name()
+        if self.at > self.section_end:
+            raise MalformedError(_UNEXPECTED_END, self.section_end)
+        content = self.data[self.at : self.section_end]
+        self.result.custom.append(CustomSection(name, content, after, start))
+        if name == "name" and self.result.names is None:
+            self.result.names = decode_names(content)
+        self.at = self.section_end
+
+    def function_type(self) -> FuncType:
+        at = self.at
+        form = self.byte()
+        if form != _FUNCTION_TYPE:
+            raise type_error(form, f"malformed type form {form:#04x}", at)
+        params = self.value_types()
+        return FuncType(params, self.value_types())
+
+    def import_(self) -> Import:
+        start = self.at
+        module = self.name()
+        name = self.name()
+        kind = self.extern_kind("import")
+        type_: ImportType
+        if kind == ExternKind.FUNC:
+            type_ = self.u32()
+        elif kind == ExternKind.TABLE:
+            type_ = self.table_type()
+        elif kind == ExternKind.MEMORY:
+            type_ = self.memory_type()
+        else:
+            type_ = self.global_type()
+        return Import(module, name, kind, type_, start)
+
+    def table(self) -> Table:
+        if self.at < self.size and self.data[self.at] == _TABLE_WITH_INITIALIZER:
+            raise UnsupportedFeatureError(FUNCTION_REFERENCES, self.at)
+        return Table(self.table_type())
+
+    def export(self) -> Export:
+        start = self.at
+        name = self.name()
+        kind = self.extern_kind("export")
+        return Export(name, kind, self.u32(), start)
+
+    def element_segment(self) -> ElementSegment:
+        """Section 5.5.12: bit 0 of the flags says not active, bit 1 an explicit table (active) or declarative,
+        bit 2 expressions instead of function indices."""
+        start = self.at
+        flags = self.u32()
+        if flags > 7:
+            raise MalformedError(f"malformed elements segment kind {flags}", start)
+        table = 0
+        table_offset = None
+        if flags & 1:
+            mode = SegmentMode.DECLARATIVE if flags & 2 else SegmentMode.PASSIVE
+        else:
+            mode = SegmentMode.ACTIVE
+            if flags & 2:
+                table = self.u32()
+            table_offset = self.expression()
+        uses_expressions = bool(flags & 4)
+        t = FUNCREF
+        if flags & 3:
+            t = self.reference_type() if uses_expressions else self.element_kind()
+        items: tuple[Expression, ...] | tuple[int, ...]
+        count = self.length()
+        if uses_expressions:
+            items = tuple([self.expression() for _ in range(count)])
+        else:
+            items = tuple([self.u32() for _ in range(count)])
+        return ElementSegment(mode, t, table, table_offset, items, uses_expressions, start)
+
+    def element_kind(self) -> ValType:
+        at = self.at
+        kind = self.byte()
+        if kind != 0:
+            raise MalformedError(f"malformed element kind {kind:#x}", at)
+        return FUNCREF
+
+    def data_segment(self) -> DataSegment:
+        start = self.at
+        flags = self.u32()
+        if flags > 2:
+            raise MalformedError(f"malformed data segment kind {flags}", start)
+        if flags == 1:
+            return DataSegment(SegmentMode.PASSIVE, 0, None, self.take(self.length()), start)
+        memory = self.u32() if flags == 2 else 0
+        memory_offset = self.expression()
+        return DataSegment(SegmentMode.ACTIVE, memory, memory_offset, self.take(self.length()), start)
+
+    def code_section(self) -> None:
+        bodies = self.result.code
+        start = self.at
+        count = self.length()
+        if count != len(self.result.functions):
+            raise MalformedError(
+                f"function and code section have inconsistent lengths: {len(self.result.functions)} functions, "
+                f"{count} bodies",
+                start,
+            )
+        for _ in range(count):
+            bodies.append(self.function_body())
+
+    def function_body(self) -> FunctionBody:
+        start = self.at
+        size = self.length()
+        end = self.at + size
+        if end > self.size:
+            raise MalformedError(_UNEXPECTED_END, start)
+        runs: list[tuple[int, ValType]] = []
+        total = 0
+        for _ in range(self.length()):
+            at = self.at
+            count = self.u32()
+            total += count
+            if total > _MAX_LOCALS_OF_GRAMMAR:
+                raise MalformedError("too many locals", at)
+            runs.append((count, self.value_type()))
+        at = self.at
+        if at >= end or self.data[end - 1] != _END:
+            self.report_missing_end(end)
+        self.at = end
+        return FunctionBody(tuple(runs), self.data[at:end], at)
+
+    def report_missing_end(self, end: int) -> None:
+        """The grammar of a body runs on until its `end`, so what is wrong depends on what follows."""
+        if end == self.size:
+            raise MalformedError(f"{_UNEXPECTED_END}: the body has no END opcode", end)
+        if self.data[end] == _END:
+            raise MalformedError("section size mismatch: the body ends before its END opcode", end)
+        raise MalformedError("END opcode expected at the end of the body", end)

@@ -1,0 +1,226 @@
+"""The encoder: a `Module` to bytes, in canonical form (specification, chapter 5).
+
+Every number has its shortest encoding, empty sections are left out and segments take the shortest of their forms,
+so that two modules that are equal give the same bytes. The text front end and `Module.serialize` use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from wasmforge.binary.leb128 import write_unsigned
+from wasmforge.binary.names import encode_names
+from wasmforge.binary.sections import SECTION_ORDER, Section
+from wasmforge.syntax.module import (
+    DataSegment,
+    ElementSegment,
+    Export,
+    FunctionBody,
+    Global,
+    Import,
+    Module,
+    SegmentMode,
+    Table,
+)
+from wasmforge.syntax.types import FUNCREF, FuncType, GlobalType, Limits, MemoryType, TableType
+
+__all__ = ["encode"]
+
+_HEADER: Final = b"\0asm\x01\0\0\0"
+
+_Item = TypeVar("_Item")
+
+
+def encode(module: Module) -> bytes:
+    """Encodes a module.
+
+    A custom section goes behind the section that its `after` names. `module.names` is written as a name section
+    at the end when `module.custom` does not hold one already: a decoded module keeps the bytes of its own.
+
+    `encode(decode(data)) == data` for every `data` in canonical form. Indices are written as they stand: an
+    invalid module gives the binary of an invalid module.
+    """
+    out = bytearray(_HEADER)
+    _write_custom_sections(out, module, 0)
+    for section in SECTION_ORDER:
+        content = _section(module, section)
+        if content:
+            _write_section(out, section, content)
+        _write_custom_sections(out, module, section)
+    for custom in module.custom:
+        if custom.after != 0 and custom.after not in SECTION_ORDER:
+            _write_custom_section(out, custom.name, custom.data)
+    if module.names is not None and not any(custom.name == "name" for custom in module.custom):
+        names = encode_names(module.names)
+        if names:
+            _write_custom_section(out, "name", names)
+    return bytes(out)
+
+
+def _write_section(out: bytearray, section: int, content: bytearray) -> None:
+    out.append(section)
+    write_unsigned(out, len(content))
+    out += content
+
+
+def _write_custom_sections(out: bytearray, module: Module, after: int) -> None:
+    for custom in module.custom:
+        if custom.after == after:
+            _write_custom_section(out, custom.name, custom.data)
+
+
+def _write_custom_section(out: bytearray, name: str, data: bytes) -> None:
+    content = bytearray()
+    _write_name(content, name)
+    content += data
+    _write_section(out, Section.CUSTOM, content)
+
+
+def _section(m: Module, section: int) -> bytearray:
+    """The content of a section, empty when the section is to be left out."""
+    out = bytearray()
+    if section == Section.START:
+        if m.start is not None:
+            write_unsigned(out, m.start)
+    elif section == Section.DATA_COUNT:
+        if m.data_count is not None:
+            write_unsigned(out, len(m.data))
+    else:
+        items, write = _CONTENTS[section](m)
+        _write_vector(out, items, write)
+    return out
+
+
+def _write_vector(out: bytearray, items: Sequence[_Item], write: Callable[[bytearray, _Item], None]) -> None:
+    if items:
+        write_unsigned(out, len(items))
+        for item in items:
+            write(out, item)
+
+
+def _write_name(out: bytearray, name: str) -> None:
+    raw = name.encode()
+    write_unsigned(out, len(raw))
+    out += raw
+
+
+def _write_types(out: bytearray, types: tuple[int, ...]) -> None:
+    write_unsigned(out, len(types))
+    out += bytes(types)
+
+
+def _write_function_type(out: bytearray, ft: FuncType) -> None:
+    out.append(0x60)
+    _write_types(out, ft.params)
+    _write_types(out, ft.results)
+
+
+def _write_limits(out: bytearray, limits: Limits) -> None:
+    out.append(0 if limits.maximum is None else 1)
+    write_unsigned(out, limits.minimum)
+    if limits.maximum is not None:
+        write_unsigned(out, limits.maximum)
+
+
+def _write_table_type(out: bytearray, t: TableType) -> None:
+    out.append(t.element)
+    _write_limits(out, t.limits)
+
+
+def _write_memory_type(out: bytearray, t: MemoryType) -> None:
+    _write_limits(out, t.limits)
+
+
+def _write_global_type(out: bytearray, t: GlobalType) -> None:
+    out.append(t.content)
+    out.append(1 if t.mutable else 0)
+
+
+def _write_import(out: bytearray, i: Import) -> None:
+    _write_name(out, i.module)
+    _write_name(out, i.name)
+    out.append(i.kind)
+    if isinstance(i.type, TableType):
+        _write_table_type(out, i.type)
+    elif isinstance(i.type, MemoryType):
+        _write_memory_type(out, i.type)
+    elif isinstance(i.type, GlobalType):
+        _write_global_type(out, i.type)
+    else:
+        write_unsigned(out, i.type)
+
+
+def _write_table(out: bytearray, t: Table) -> None:
+    _write_table_type(out, t.type)
+
+
+def _write_global(out: bytearray, g: Global) -> None:
+    _write_global_type(out, g.type)
+    out += g.init.code
+
+
+def _write_export(out: bytearray, e: Export) -> None:
+    _write_name(out, e.name)
+    out.append(e.kind)
+    write_unsigned(out, e.index)
+
+
+def _write_element_segment(out: bytearray, e: ElementSegment) -> None:
+    """Section 5.5.12; the bits of the flags are explained in the decoder."""
+    flags = 4 if e.uses_expressions else 0
+    if e.mode is not SegmentMode.ACTIVE:
+        flags |= 1 if e.mode is SegmentMode.PASSIVE else 3
+    elif e.table != 0 or e.type != FUNCREF:
+        flags |= 2
+    out.append(flags)
+    if e.table_offset is not None and e.mode is SegmentMode.ACTIVE:
+        if flags & 2:
+            write_unsigned(out, e.table)
+        out += e.table_offset.code
+    if flags & 3:
+        out.append(e.type if e.uses_expressions else 0)
+    write_unsigned(out, len(e.items))
+    for item in e.items:
+        if isinstance(item, int):
+            write_unsigned(out, item)
+        else:
+            out += item.code
+
+
+def _write_data_segment(out: bytearray, d: DataSegment) -> None:
+    if d.mode is SegmentMode.PASSIVE or d.memory_offset is None:
+        out.append(1)
+    else:
+        out.append(2 if d.memory else 0)
+        if d.memory:
+            write_unsigned(out, d.memory)
+        out += d.memory_offset.code
+    write_unsigned(out, len(d.data))
+    out += d.data
+
+
+def _write_body(out: bytearray, body: FunctionBody) -> None:
+    content = bytearray()
+    write_unsigned(content, len(body.locals))
+    for count, t in body.locals:
+        write_unsigned(content, count)
+        content.append(t)
+    write_unsigned(out, len(content) + len(body.code))
+    out += content
+    out += body.code
+
+
+_CONTENTS: Final[dict[int, Callable[[Module], tuple[Sequence[Any], Callable[[bytearray, Any], None]]]]] = {
+    Section.TYPE: lambda m: (m.types, _write_function_type),
+    Section.IMPORT: lambda m: (m.imports, _write_import),
+    Section.FUNCTION: lambda m: (m.functions, write_unsigned),
+    Section.TABLE: lambda m: (m.tables, _write_table),
+    Section.MEMORY: lambda m: (m.memories, _write_memory_type),
+    Section.GLOBAL: lambda m: (m.globals, _write_global),
+    Section.EXPORT: lambda m: (m.exports, _write_export),
+    Section.ELEMENT: lambda m: (m.elements, _write_element_segment),
+    Section.CODE: lambda m: (m.code, _write_body),
+    Section.DATA: lambda m: (m.data, _write_data_segment),
+}
+"""What each section holds and how an item of it is written; start and data count are single numbers."""
