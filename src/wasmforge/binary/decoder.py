@@ -328,6 +328,8 @@ class _Decoder:
     def function_type(self) -> FuncType:
         at = self.at
         form = self.byte()
+        if form >= 0x80:
+            raise MalformedError("integer representation too long", at)
         if form != _FUNCTION_TYPE:
             raise type_error(form, f"malformed type form {form:#04x}", at)
         params = self.value_types()
@@ -408,15 +410,7 @@ class _Decoder:
 
     def code_section(self) -> None:
         bodies = self.result.code
-        start = self.at
-        count = self.length()
-        if count != len(self.result.functions):
-            raise MalformedError(
-                f"function and code section have inconsistent lengths: {len(self.result.functions)} functions, "
-                f"{count} bodies",
-                start,
-            )
-        for _ in range(count):
+        for _ in range(self.length()):
             bodies.append(self.function_body())
 
     def function_body(self) -> FunctionBody:
@@ -442,6 +436,7 @@ class _Decoder:
 
     def report_missing_end(self, end: int) -> None:
         """The grammar of a body runs on until its `end`, so what is wrong depends on what follows."""
+        skip_expression(self.data, self.at, self.size)  # a damaged instruction is the better news
         if end == self.size:
             raise MalformedError(f"{_UNEXPECTED_END}: the body has no END opcode", end)
         if self.data[end] == _END:

@@ -1,0 +1,784 @@
+"""The type checker of function bodies: the algorithm of the specification's appendix A.3 in one walk over the bytes.
+
+`validate` calls `check_body` for every body with a `Context` that it made once for the module. The walk also finds
+what is malformed in a body, since the decoder only cuts bodies out.
+
+This is the hot loop of the front end, so it is one plain `while` over the bytes with tables for the ordinary
+instructions (`validation.tables`), written for both CPython and mypyc: no closures, no objects per instruction, the
+frequent instructions first (the order is that of their share in clang's output, from `local.get` with a quarter).
+
+The operand stack holds value types, and below the operands of each open block a marker: `BASE`, or `POLYMORPHIC` when
+the rest of the block is unreachable and the stack yields whatever is asked for. A marker equals no type, so that the
+comparison with the expected type is at once the check for underflow and for unreachable code; only when it fails
+does a function take over that tells these cases apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from wasmforge.binary.features import opcode_error, type_error
+from wasmforge.binary.leb128 import read_signed, read_unsigned
+from wasmforge.syntax.errors import MalformedError
+from wasmforge.syntax.instructions import Opcode
+from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, value_type_name
+from wasmforge.validation.errors import Invalid
+from wasmforge.validation.limits import NESTING, OPERANDS
+from wasmforge.validation.tables import (
+    BINARY,
+    BLOCK_RESULT,
+    KIND,
+    LOAD,
+    NATURAL_ALIGNMENT,
+    OPERAND,
+    PREFIXED,
+    RESULT,
+    UNARY,
+    VALUE_TYPE,
+)
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+__all__ = ["Context", "Locals", "check_body"]
+
+BOTTOM: Final = 0
+"""The type of an operand that unreachable code took from a polymorphic stack: it matches every type."""
+BASE: Final = 1
+POLYMORPHIC: Final = 2
+
+_FUNCTION: Final = -1
+"""Stands for the opcode of the outermost block."""
+_PREFIX: Final = 0xFC
+_EMPTY_BLOCK_TYPE: Final = 0x40
+_MEMORY_INDEX_FOLLOWS: Final = 0x40
+_NO_TYPES: Final[list[int]] = []
+_UNEXPECTED_END: Final = "unexpected end of section or function"
+
+
+class Context:
+    """The context C of section 3.1.1, as lists of plain integers indexed by the index spaces."""
+
+    def __init__(self) -> None:
+        self.type_params: list[list[int]] = []
+        self.type_results: list[list[int]] = []
+        self.function_types: list[int] = []
+        self.table_elements: list[int] = []
+        self.memory_count = 0
+        self.global_types: list[int] = []
+        self.global_mutable: list[bool] = []
+        self.element_types: list[int] = []
+        self.data_count = -1
+        """The number of data segments, or -1 when there is no data count section."""
+        self.declared: set[int] = set()
+        """C.refs: the functions that `ref.func` may name inside a body."""
+
+
+class Locals:
+    """The locals of one function, parameters first.
+
+    Threat: a few bytes declare 50,000 locals, and a module has a million functions. Only the first `EXPANDED` are
+    written out, the others are found by bisection in the run-length encoding.
+    """
+
+    EXPANDED: Final = 256
+
+    def __init__(self, params: list[int], runs: tuple[tuple[int, int], ...]) -> None:
+        self.types = list(params)
+        self.run_ends: list[int] = []
+        self.run_types: list[int] = []
+        total = len(params)
+        for count, t in runs:
+            room = self.EXPANDED - len(self.types)
+            if room > 0:
+                self.types.extend([t] * min(count, room))
+            total += count
+            self.run_ends.append(total)
+            self.run_types.append(t)
+        self.count = total
+
+    def type_of(self, x: int, at: int) -> int:
+        """The type of local `x` when it is not one of `types`. `at` is the position for the error."""
+        if x >= self.count:
+            raise Invalid(f"unknown local {x}: the function has {self.count} locals", at)
+        low = 0
+        high = len(self.run_ends)
+        while low < high:
+            middle = (low + high) // 2
+            if self.run_ends[middle] <= x:
+                low = middle + 1
+            else:
+                high = middle
+        return self.run_types[low]
+
+
+def _name(t: int) -> str:
+    return "nothing" if t == BASE else value_type_name(t)
+
+
+def _names(types: list[int]) -> str:
+    return "[" + " ".join([value_type_name(t) for t in types]) + "]"
+
+
+def _pop(stack: list[int], expected: int, at: int) -> int:
+    """Pops an operand of type `expected` (of any type when that is `BOTTOM`) and returns its type."""
+    t = stack[-1]
+    if t == POLYMORPHIC:
+        return expected
+    if t == BASE:
+        wanted = "a value" if expected == BOTTOM else value_type_name(expected)
+        raise Invalid(f"type mismatch: expected {wanted}, found nothing on the stack of the block", at)
+    if t != expected and t != BOTTOM and expected != BOTTOM:
+        raise Invalid(f"type mismatch: expected {value_type_name(expected)}, found {value_type_name(t)}", at)
+    stack.pop()
+    return expected if t == BOTTOM else t
+
+
+def _pop_all(stack: list[int], types: list[int], at: int) -> None:
+    n: i64 = len(types)
+    if n > 4 and stack[-n:] == types:
+        # Threat: calls with a thousand parameters, two bytes each. The comparison of slices runs in C.
+        del stack[-n:]
+        return
+    while n > 0:
+        n -= 1
+        t = stack[-1]
+        if t == types[n]:
+            stack.pop()
+        elif t == POLYMORPHIC:
+            return
+        else:
+            _pop(stack, types[n], at)
+
+
+def _push_all(stack: list[int], types: list[int], at: int) -> None:
+    """Threat: two bytes of body push a thousand results, again and again, or in unreachable code the parameters of
+    nested blocks. Single results need no check, since a body has at most 7.7 million instructions."""
+    if len(stack) + len(types) > OPERANDS:
+        raise Invalid(f"too many operands: more than {OPERANDS} on the stack", at)
+    stack.extend(types)
+
+
+def _pop_and_push(stack: list[int], types: list[int], at: int) -> None:
+    """What a conditional branch does to the operands of its label, which both paths have afterwards."""
+    if stack[-len(types) :] != types:
+        _pop_all(stack, types, at)
+        _push_all(stack, types, at)
+
+
+def _check_top(stack: list[int], types: list[int], at: int) -> None:
+    """Checks that `types` could be popped, and leaves the stack alone (`br_table` does this for every label)."""
+    n: i64 = len(types)
+    if stack[-n:] == types:
+        return
+    depth: i64 = len(stack)
+    while n > 0:
+        n -= 1
+        depth -= 1
+        t = stack[depth]
+        if t == POLYMORPHIC:
+            return
+        if t != types[n] and t != BOTTOM:
+            raise Invalid(f"type mismatch: expected {value_type_name(types[n])}, found {_name(t)}", at)
+
+
+def _set_unreachable(stack: list[int], base: i64) -> None:
+    del stack[base + 1 :]
+    stack[base] = POLYMORPHIC
+
+
+def _check_memory_argument(c: Context, code: bytes, pc: int, natural: int, base: int, at: int) -> int:
+    """Checks a memarg at `pc` and returns the index after it (section 5.4.6)."""
+    align, after = read_unsigned(code, pc, 32, base)
+    memory = 0
+    if align >= 2 * _MEMORY_INDEX_FOLLOWS:
+        raise MalformedError("malformed memop flags", base + pc)
+    if align >= _MEMORY_INDEX_FOLLOWS:
+        align -= _MEMORY_INDEX_FOLLOWS
+        memory, after = read_unsigned(code, after, 32, base)
+    memory_offset, after = read_unsigned(code, after, 64, base)
+    _check_memory(c, memory, at)
+    if align > natural:
+        raise Invalid(
+            f"alignment must not be larger than natural: 2**{align} for an access of {1 << natural} bytes", at
+        )
+    if memory_offset > 0xFFFFFFFF:
+        raise Invalid(f"offset out of range: {memory_offset:#x} for a 32-bit memory", at)
+    return after
+
+
+def _check_memory(c: Context, memory: int, at: int) -> None:
+    if memory >= c.memory_count:
+        raise Invalid(f"unknown memory {memory}", at)
+
+
+def _check_function(c: Context, x: int, at: int) -> None:
+    if x >= len(c.function_types):
+        raise Invalid(f"unknown function {x}: the module has {len(c.function_types)} functions", at)
+
+
+def _table_element(c: Context, x: int, at: int) -> int:
+    if x >= len(c.table_elements):
+        raise Invalid(f"unknown table {x}: the module has {len(c.table_elements)} tables", at)
+    return c.table_elements[x]
+
+
+def _check_global(c: Context, x: int, at: int) -> None:
+    if x >= len(c.global_types):
+        raise Invalid(f"unknown global {x}: the module has {len(c.global_types)} globals", at)
+
+
+def _check_data_segment(c: Context, x: int, at: int, base: int) -> None:
+    if c.data_count < 0:
+        raise MalformedError("data count section required", base + at)
+    if x >= c.data_count:
+        raise Invalid(f"unknown data segment {x}", at)
+
+
+def _element_type(c: Context, x: int, at: int) -> int:
+    if x >= len(c.element_types):
+        raise Invalid(f"unknown elem segment {x}", at)
+    return c.element_types[x]
+
+
+def _read_block_type(c: Context, code: bytes, pc: int, base: int, at: int) -> tuple[int, int]:
+    """A block type that is not a value type: returns the type index and the index after it (section 5.4.1)."""
+    x, after = read_signed(code, pc, 33, base)
+    if x < 0:
+        if after != pc + 1:
+            raise MalformedError("malformed block type", base + pc)
+        raise type_error(code[pc], f"malformed block type {code[pc]:#04x}", base + pc)
+    if x >= len(c.type_params):
+        raise Invalid(f"unknown type {x}: the module has {len(c.type_params)} types", at)
+    return x, after
+
+
+def _unknown_label(x: int, depth: int, at: int) -> Invalid:
+    return Invalid(f"unknown label {x}: {depth} labels are in scope", at)
+
+
+def _remaining(stack: list[int], types: list[int], at: int) -> Invalid:
+    """The error for a block that leaves more on the stack than its results, which are popped already."""
+    return Invalid(
+        f"type mismatch: values remaining on stack at end of block: expected {_names(types)}, "
+        f"found {value_type_name(stack[-1])} below",
+        at,
+    )
+
+
+def check_body(c: Context, code: bytes, base: int, local_variables: Locals, results: list[int]) -> int:
+    """Validates the body `code` of a function with the given locals and results.
+
+    `base` is the position of `code[0]` in the module, for the offsets of malformed encodings. Returns the number of
+    instructions. Raises `Invalid` with a position in `code`, `MalformedError` and `UnsupportedFeatureError`.
+    """
+    try:
+        return _check_body(c, code, base, local_variables, results)
+    except IndexError:
+        # Only reads of immediates go unchecked: operands lie above a marker, and every index is compared with
+        # the size of its index space first.
+        raise MalformedError(_UNEXPECTED_END, base + len(code)) from None
+
+
+def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, results: list[int]) -> int:
+    pc: i64 = 0
+    start: i64 = 0
+    mark: i64 = 0
+    op: i64
+    kind: i64
+    x: i64
+    y: i64
+    t: i64
+    n: i64
+    end: i64 = len(code)
+    count: i64 = 0
+    local_types = local_variables.types
+    expanded: i64 = len(local_types)
+    has_memory: bool = c.memory_count > 0
+    stack: list[int] = [BASE]
+    # The control stack, one list a field. `bases` are the positions of the markers in `stack`.
+    opcodes: list[int] = [_FUNCTION]
+    labels: list[list[int]] = [results]
+    block_params: list[list[int]] = [_NO_TYPES]
+    block_results: list[list[int]] = [results]
+    bases: list[int] = [0]
+
+    while pc < end:
+        start = pc
+        op = code[pc]
+        pc += 1
+        count += 1
+
+        if op == 0x20:  # local.get
+            x = code[pc]
+            pc += 1
+            if x >= 0x80:
+                y = code[pc]
+                if y < 0x80:
+                    x = x - 0x80 + (y << 7)
+                    pc += 1
+                else:
+                    x, pc = read_unsigned(code, pc - 1, 32, base)
+            if x < expanded:
+                stack.append(local_types[x])
+            else:
+                stack.append(local_variables.type_of(x, start))
+            continue
+
+        if op == 0x41:  # i32.const
+            mark = pc
+            while code[pc] >= 0x80:
+                pc += 1
+            pc += 1
+            if pc - mark > 4:
+                read_signed(code, mark, 32, base)
+            stack.append(I32)
+            continue
+
+        kind = KIND[op]
+
+        if kind == BINARY:
+            t = OPERAND[op]
+            if stack[-1] == t and stack[-2] == t:
+                stack.pop()
+                stack[-1] = RESULT[op]
+            else:
+                _pop(stack, t, start)
+                _pop(stack, t, start)
+                stack.append(RESULT[op])
+            continue
+
+        if op == 0x21 or op == 0x22:  # local.set, local.tee
+            x = code[pc]
+            pc += 1
+            if x >= 0x80:
+                y = code[pc]
+                if y < 0x80:
+                    x = x - 0x80 + (y << 7)
+                    pc += 1
+                else:
+                    x, pc = read_unsigned(code, pc - 1, 32, base)
+            if x < expanded:
+                t = local_types[x]
+            else:
+                t = local_variables.type_of(x, start)
+            if stack[-1] == t:
+                if op == 0x21:
+                    stack.pop()
+            else:
+                _pop(stack, t, start)
+                if op == 0x22:
+                    stack.append(t)
+            continue
+
+        if kind >= LOAD:  # and STORE, which is the last
+            mark = pc + 1
+            if has_memory and code[pc] <= NATURAL_ALIGNMENT[op]:
+                pc = mark
+                while code[pc] >= 0x80:
+                    pc += 1
+                pc += 1
+                if pc - mark > 4:
+                    pc = _check_memory_argument(c, code, mark - 1, NATURAL_ALIGNMENT[op], base, start)
+            else:
+                pc = _check_memory_argument(c, code, pc, NATURAL_ALIGNMENT[op], base, start)
+            if kind == LOAD:
+                if stack[-1] == I32:
+                    stack[-1] = RESULT[op]
+                else:
+                    _pop(stack, I32, start)
+                    stack.append(RESULT[op])
+            elif stack[-1] == OPERAND[op] and stack[-2] == I32:
+                del stack[-2:]
+            else:
+                _pop(stack, OPERAND[op], start)
+                _pop(stack, I32, start)
+            continue
+
+        if op == 0x0D:  # br_if
+            x = code[pc]
+            pc += 1
+            if x >= 0x80:
+                x, pc = read_unsigned(code, pc - 1, 32, base)
+            if stack[-1] == I32:
+                stack.pop()
+            else:
+                _pop(stack, I32, start)
+            if x >= len(labels):
+                raise _unknown_label(x, len(labels), start)
+            types = labels[-1 - x]
+            if types:
+                _pop_and_push(stack, types, start)
+            continue
+
+        if op == 0x0B:  # end
+            types = block_results[-1]
+            if types:
+                _pop_all(stack, types, start)
+            if stack[-1] != BASE and stack[-1] != POLYMORPHIC:
+                raise _remaining(stack, types, start)
+            if opcodes[-1] == Opcode.IF and block_params[-1] != types:
+                raise Invalid(
+                    f"type mismatch: an if without else has the type {_names(block_params[-1])} -> {_names(types)}, "
+                    "whose results must be its parameters",
+                    start,
+                )
+            stack.pop()
+            opcodes.pop()
+            labels.pop()
+            block_params.pop()
+            block_results.pop()
+            bases.pop()
+            if opcodes:
+                if types:
+                    _push_all(stack, types, start)
+                continue
+            if pc != end:
+                raise MalformedError("section size mismatch: the body goes on behind its END opcode", base + pc)
+            return count
+
+        if kind == UNARY:
+            t = OPERAND[op]
+            if stack[-1] == t:
+                stack[-1] = RESULT[op]
+            else:
+                _pop(stack, t, start)
+                stack.append(RESULT[op])
+            continue
+
+        if op == 0x02 or op == 0x03 or op == 0x04:  # block, loop, if
+            x = code[pc]
+            params = _NO_TYPES
+            if x == _EMPTY_BLOCK_TYPE or VALUE_TYPE[x]:
+                pc += 1
+                types = BLOCK_RESULT[x]
+            else:
+                x, pc = _read_block_type(c, code, pc, base, start)
+                params = c.type_params[x]
+                types = c.type_results[x]
+            if op == 0x04:
+                if stack[-1] == I32:
+                    stack.pop()
+                else:
+                    _pop(stack, I32, start)
+            if params:
+                _pop_all(stack, params, start)
+            if len(opcodes) > NESTING:
+                raise Invalid(f"nesting too deep: more than {NESTING} blocks are open", start)
+            opcodes.append(op)
+            labels.append(params if op == 0x03 else types)
+            block_params.append(params)
+            block_results.append(types)
+            bases.append(len(stack))
+            stack.append(BASE)
+            if params:
+                _push_all(stack, params, start)
+            continue
+
+        if op == 0x10:  # call
+            x = code[pc]
+            pc += 1
+            if x >= 0x80:
+                x, pc = read_unsigned(code, pc - 1, 32, base)
+            if x >= len(c.function_types):
+                _check_function(c, x, start)
+            y = c.function_types[x]
+            types = c.type_params[y]
+            if types:
+                _pop_all(stack, types, start)
+            types = c.type_results[y]
+            if types:
+                _push_all(stack, types, start)
+            continue
+
+        if op == 0x42:  # i64.const
+            mark = pc
+            while code[pc] >= 0x80:
+                pc += 1
+            pc += 1
+            if pc - mark > 9:
+                read_signed(code, mark, 64, base)
+            stack.append(I64)
+            continue
+
+        if op == 0x0C:  # br
+            x = code[pc]
+            pc += 1
+            if x >= 0x80:
+                x, pc = read_unsigned(code, pc - 1, 32, base)
+            if x >= len(labels):
+                raise _unknown_label(x, len(labels), start)
+            _pop_all(stack, labels[-1 - x], start)
+            _set_unreachable(stack, bases[-1])
+            continue
+
+        if op == 0x1A:  # drop
+            if stack[-1] == BASE or stack[-1] == POLYMORPHIC:
+                _pop(stack, BOTTOM, start)
+            else:
+                stack.pop()
+            continue
+
+        if op == 0x1B:  # select
+            _pop(stack, I32, start)
+            t = _pop(stack, BOTTOM, start)
+            t = _pop(stack, t, start)
+            if t in (FUNCREF, EXTERNREF):
+                raise Invalid(
+                    f"type mismatch: select without a type takes numbers, found {value_type_name(t)}; "
+                    "write (result ...) on it",
+                    start,
+                )
+            stack.append(t)
+            continue
+
+        if op == 0x11:  # call_indirect
+            x, pc = read_unsigned(code, pc, 32, base)
+            y, pc = read_unsigned(code, pc, 32, base)
+            t = _table_element(c, y, start)
+            if t != FUNCREF:
+                raise Invalid(
+                    f"type mismatch: call_indirect needs a table of funcref, found {value_type_name(t)}", start
+                )
+            if x >= len(c.type_params):
+                raise Invalid(f"unknown type {x}: the module has {len(c.type_params)} types", start)
+            _pop(stack, I32, start)
+            _pop_all(stack, c.type_params[x], start)
+            _push_all(stack, c.type_results[x], start)
+            continue
+
+        if op == 0x23:  # global.get
+            x, pc = read_unsigned(code, pc, 32, base)
+            _check_global(c, x, start)
+            stack.append(c.global_types[x])
+            continue
+
+        if op == 0x24:  # global.set
+            x, pc = read_unsigned(code, pc, 32, base)
+            _check_global(c, x, start)
+            if not c.global_mutable[x]:
+                raise Invalid(f"immutable global {x}: it was declared without mut", start)
+            _pop(stack, c.global_types[x], start)
+            continue
+
+        if op == 0x05:  # else
+            if opcodes[-1] != Opcode.IF:
+                raise MalformedError("END opcode expected, found an else outside of an if", base + start)
+            types = block_results[-1]
+            _pop_all(stack, types, start)
+            if stack[-1] != BASE and stack[-1] != POLYMORPHIC:
+                raise _remaining(stack, types, start)
+            stack[-1] = BASE
+            stack.extend(block_params[-1])
+            opcodes[-1] = Opcode.ELSE
+            continue
+
+        if op == 0x00:  # unreachable
+            _set_unreachable(stack, bases[-1])
+            continue
+
+        if op == 0x0F:  # return
+            _pop_all(stack, results, start)
+            _set_unreachable(stack, bases[-1])
+            continue
+
+        if op == 0x44:  # f64.const
+            pc += 8
+            stack.append(F64)
+            continue
+
+        if op == 0x43:  # f32.const
+            pc += 4
+            stack.append(F32)
+            continue
+
+        if op == 0x0E:  # br_table
+            n, pc = read_unsigned(code, pc, 32, base)
+            _pop(stack, I32, start)
+            pc = _check_br_table(stack, labels, code, pc, n, base, start)
+            _set_unreachable(stack, bases[-1])
+            continue
+
+        if op == 0x3F:  # memory.size
+            x, pc = read_unsigned(code, pc, 32, base)
+            _check_memory(c, x, start)
+            stack.append(I32)
+            continue
+
+        if op == 0x40:  # memory.grow
+            x, pc = read_unsigned(code, pc, 32, base)
+            _check_memory(c, x, start)
+            _pop(stack, I32, start)
+            stack.append(I32)
+            continue
+
+        if op == 0x01:  # nop
+            continue
+
+        if op == _PREFIX:
+            x, pc = read_unsigned(code, pc, 32, base)
+            pc = _check_prefixed(c, stack, code, pc, x, base, start)
+            continue
+
+        pc = _check_rare(c, stack, code, pc, op, base, start)
+
+    raise MalformedError(_UNEXPECTED_END, base + end)
+
+
+def _check_br_table(
+    stack: list[int], labels: list[list[int]], code: bytes, pc: int, count: int, base: int, at: int
+) -> int:
+    """Checks the labels of a `br_table` at `pc`, `count` of them and the default, against the operands and each
+    other. Returns the index after them.
+
+    Threat: millions of labels with a thousand types each. Labels share the type lists of the module, so each list
+    is compared once however many labels have it.
+    """
+    checked: set[int] = set()
+    previous: list[int] | None = None
+    arity = -1
+    while count >= 0:
+        x, pc = code[pc], pc + 1
+        if x >= 0x80:
+            x, pc = read_unsigned(code, pc - 1, 32, base)
+        if x >= len(labels):
+            raise _unknown_label(x, len(labels), at)
+        count -= 1
+        types = labels[-1 - x]
+        if types is previous:
+            continue
+        previous = types
+        if arity < 0:
+            arity = len(types)
+        elif len(types) != arity:
+            raise Invalid(
+                f"type mismatch: the labels of a br_table differ in arity: label {x} takes {_names(types)}, "
+                f"the first {arity} operands",
+                at,
+            )
+        if arity and id(types) not in checked:
+            checked.add(id(types))
+            _check_top(stack, types, at)
+    return pc
+
+
+def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: int, base: int, at: int) -> int:
+    """Checks an instruction with the prefix 0xFC whose number has been read. Returns the index after it."""
+    op = _PREFIX << 12 | min(number, 0xFFF)
+    if op <= 0xFC007:  # saturating truncations
+        pass
+    elif op == Opcode.MEMORY_INIT:
+        x, pc = read_unsigned(code, pc, 32, base)
+        y, pc = read_unsigned(code, pc, 32, base)
+        _check_memory(c, y, at)
+        _check_data_segment(c, x, at, base)
+    elif op == Opcode.DATA_DROP:
+        x, pc = read_unsigned(code, pc, 32, base)
+        _check_data_segment(c, x, at, base)
+    elif op == Opcode.MEMORY_COPY:
+        x, pc = read_unsigned(code, pc, 32, base)
+        y, pc = read_unsigned(code, pc, 32, base)
+        _check_memory(c, x, at)
+        _check_memory(c, y, at)
+    elif op == Opcode.MEMORY_FILL:
+        x, pc = read_unsigned(code, pc, 32, base)
+        _check_memory(c, x, at)
+    elif op == Opcode.TABLE_INIT:
+        x, pc = read_unsigned(code, pc, 32, base)
+        y, pc = read_unsigned(code, pc, 32, base)
+        _check_same_element(_table_element(c, y, at), _element_type(c, x, at), at)
+    elif op == Opcode.ELEM_DROP:
+        x, pc = read_unsigned(code, pc, 32, base)
+        _element_type(c, x, at)
+    elif op == Opcode.TABLE_COPY:
+        x, pc = read_unsigned(code, pc, 32, base)
+        y, pc = read_unsigned(code, pc, 32, base)
+        _check_same_element(_table_element(c, x, at), _table_element(c, y, at), at)
+    elif op in (Opcode.TABLE_GROW, Opcode.TABLE_SIZE, Opcode.TABLE_FILL):
+        x, pc = read_unsigned(code, pc, 32, base)
+        t = _table_element(c, x, at)
+        if op == Opcode.TABLE_GROW:
+            _pop(stack, I32, at)
+            _pop(stack, t, at)
+            stack.append(I32)
+            return pc
+        if op == Opcode.TABLE_FILL:
+            _pop(stack, I32, at)
+            _pop(stack, t, at)
+            _pop(stack, I32, at)
+            return pc
+    signature = PREFIXED.get(op)
+    if signature is None:
+        raise opcode_error(op, base + at)
+    _pop_all(stack, signature[0], at)
+    stack.extend(signature[1])
+    return pc
+
+
+def _check_same_element(target: int, source: int, at: int) -> None:
+    if target != source:
+        raise Invalid(
+            f"type mismatch: expected elements of type {value_type_name(target)}, found {value_type_name(source)}", at
+        )
+
+
+def _check_rare(c: Context, stack: list[int], code: bytes, pc: int, op: int, base: int, at: int) -> int:
+    """Checks the one-byte instructions that hardly occur: references, table accesses, typed select; everything
+    else is no instruction. Returns the index after it."""
+    if op == Opcode.REF_NULL:
+        t = code[pc]
+        if t != FUNCREF and t != EXTERNREF:
+            raise type_error(t, f"malformed reference type {t:#04x}", base + pc)
+        stack.append(t)
+        return pc + 1
+    if op == Opcode.REF_IS_NULL:
+        t = _pop(stack, BOTTOM, at)
+        if t != BOTTOM and t != FUNCREF and t != EXTERNREF:
+            raise Invalid(f"type mismatch: expected a reference, found {value_type_name(t)}", at)
+        stack.append(I32)
+        return pc
+    if op == Opcode.REF_FUNC:
+        x, pc = read_unsigned(code, pc, 32, base)
+        _check_function(c, x, at)
+        if x not in c.declared:
+            raise Invalid(
+                f"undeclared function reference {x}: name the function in an element segment, an export or a global",
+                at,
+            )
+        stack.append(FUNCREF)
+        return pc
+    if op == Opcode.TABLE_GET:
+        x, pc = read_unsigned(code, pc, 32, base)
+        t = _table_element(c, x, at)
+        _pop(stack, I32, at)
+        stack.append(t)
+        return pc
+    if op == Opcode.TABLE_SET:
+        x, pc = read_unsigned(code, pc, 32, base)
+        t = _table_element(c, x, at)
+        _pop(stack, t, at)
+        _pop(stack, I32, at)
+        return pc
+    if op == Opcode.SELECT_TYPED:
+        return _check_typed_select(stack, code, pc, base, at)
+    raise opcode_error(op, base + at)
+
+
+def _check_typed_select(stack: list[int], code: bytes, pc: int, base: int, at: int) -> int:
+    count, pc = read_unsigned(code, pc, 32, base)
+    if count > len(code) - pc:
+        raise MalformedError(_UNEXPECTED_END, base + len(code))
+    n = count
+    while n > 0:
+        if not VALUE_TYPE[code[pc]]:
+            raise type_error(code[pc], f"malformed value type {code[pc]:#04x}", base + pc)
+        pc += 1
+        n -= 1
+    if count != 1:
+        raise Invalid(f"invalid result arity: select has one result, found {count}", at)
+    t = code[pc - 1]
+    _pop(stack, I32, at)
+    _pop(stack, t, at)
+    _pop(stack, t, at)
+    stack.append(t)
+    return pc

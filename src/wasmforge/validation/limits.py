@@ -1,0 +1,58 @@
+"""The implementation limits of the validator (specification, appendix A.1).
+
+The numbers are those of wasmparser 0.244, so that a module runs here when it runs under Wasmtime 42; the last three
+are our own. `validate` enforces all of them but `TABLE_ENTRIES`, which the runtime enforces when it allocates a
+table: the specification suite declares, and never instantiates, a larger one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "BODY_SIZE",
+    "DATA_SEGMENTS",
+    "ELEMENT_SEGMENTS",
+    "EXPORTS",
+    "FUNCTIONS",
+    "GLOBALS",
+    "IMPORTS",
+    "LOCALS",
+    "MEMORY_PAGES",
+    "NAME_BYTES",
+    "NESTING",
+    "OPERANDS",
+    "PARAMS",
+    "RESULTS",
+    "TABLES",
+    "TABLE_ENTRIES",
+    "TABLE_MAXIMUM",
+    "TYPES",
+]
+
+TYPES: Final = 1_000_000
+FUNCTIONS: Final = 1_000_000
+IMPORTS: Final = 1_000_000
+EXPORTS: Final = 1_000_000
+GLOBALS: Final = 1_000_000
+ELEMENT_SEGMENTS: Final = 100_000
+DATA_SEGMENTS: Final = 100_000
+TABLES: Final = 100
+NAME_BYTES: Final = 100_000
+BODY_SIZE: Final = 7_654_321
+LOCALS: Final = 50_000
+"""Locals of a function, parameters included."""
+PARAMS: Final = 1_000
+RESULTS: Final = 1_000
+TABLE_ENTRIES: Final = 10_000_000
+"""Initial entries of a table."""
+MEMORY_PAGES: Final = 65_536
+
+TABLE_MAXIMUM: Final = 0xFFFF_FFFF
+"""The size that the type of a table can name (section 3.2.4)."""
+
+NESTING: Final = 100_000
+"""Blocks open at once. Threat: two bytes of body open a block, and every phase keeps a record for an open block."""
+OPERANDS: Final = 1_000_000
+"""Operands on the stack at once. Threat: two bytes of body push a thousand results, so that a body within the size
+limit could ask for four billion."""

@@ -1,0 +1,364 @@
+"""The validator of modules (specification, section 3.4): everything outside of function bodies, and the loop over them.
+
+`validate` takes what the decoder or the text parser made and is the gate before the compilers, which rely on
+everything that it checks. It returns the facts that fell out on the way, so that no later phase walks the bodies
+for them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from wasmforge.binary.instructions import instructions
+from wasmforge.binary.leb128 import read_unsigned
+from wasmforge.syntax.errors import MalformedError
+from wasmforge.syntax.instructions import Opcode
+from wasmforge.syntax.module import ElementSegment, Expression, FunctionBody, Module, SegmentMode
+from wasmforge.syntax.types import (
+    FUNCREF,
+    I32,
+    ExternKind,
+    GlobalType,
+    Limits,
+    MemoryType,
+    TableType,
+    value_type_name,
+)
+from wasmforge.validation import limits as limit
+from wasmforge.validation.body import Context, Locals, check_body
+from wasmforge.validation.errors import Invalid, InvalidError
+
+__all__ = ["ModuleValidation", "validate"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleValidation:
+    """What validation found out on the way, for the compilers and the runtime.
+
+    `declared_references` are the functions that `ref.func` may name in a body (C.refs of section 3.1.1): those in
+    exports, element segments and the constant expressions of globals.
+
+    `escaping` are the functions that something other than a direct call inside the module can reach: the declared
+    ones and the start function. Only they need a funcref and an entry trampoline.
+
+    `instruction_counts` has the number of instructions of every defined function, for cutting a module into chunks
+    of equal work.
+    """
+
+    declared_references: frozenset[int]
+    escaping: frozenset[int]
+    instruction_counts: list[int]
+
+
+def validate(module: Module) -> ModuleValidation:
+    """Validates a module.
+
+    Returns facts about it. Raises `InvalidError` when it breaks a rule; also `MalformedError` and
+    `UnsupportedFeatureError` for the encoding of function bodies, which `binary.decode` leaves to this walk.
+    """
+    return _Validator(module).validate()
+
+
+_START_TYPE: Final = ((), ())
+
+
+class _Validator:
+    def __init__(self, module: Module) -> None:
+        self.module: Final = module
+        self.context: Final = Context()
+        self.imported_functions = 0
+
+    def validate(self) -> ModuleValidation:
+        self.check_counts()
+        self.check_types()
+        self.check_imports()
+        self.check_functions()
+        self.check_tables_and_memories()
+        self.check_globals()
+        self.check_exports()
+        self.check_start()
+        self.check_elements()
+        self.check_data()
+        counts = self.check_bodies()
+        declared = frozenset(self.context.declared)
+        start = self.module.start
+        return ModuleValidation(declared, declared if start is None else declared | {start}, counts)
+
+    def invalid(self, reason: str, offset: int = 0, function: int | None = None) -> InvalidError:
+        """Modules from text have no offsets; zero means none, for nothing but the header stands there."""
+        names = self.module.names
+        name = names.functions.get(function) if names is not None and function is not None else None
+        return InvalidError(reason, offset or None, function, name)
+
+    def check_counts(self) -> None:
+        m = self.module
+        imported = len(m.imports)
+        for what, count, maximum in (
+            ("types", len(m.types), limit.TYPES),
+            ("imports", imported, limit.IMPORTS),
+            ("functions", m.num_imported(ExternKind.FUNC) + len(m.functions), limit.FUNCTIONS),
+            ("tables", m.num_imported(ExternKind.TABLE) + len(m.tables), limit.TABLES),
+            ("globals", m.num_imported(ExternKind.GLOBAL) + len(m.globals), limit.GLOBALS),
+            ("exports", len(m.exports), limit.EXPORTS),
+            ("element segments", len(m.elements), limit.ELEMENT_SEGMENTS),
+            ("data segments", len(m.data), limit.DATA_SEGMENTS),
+        ):
+            if count > maximum:
+                raise self.invalid(f"too many {what}: {count}, the limit is {maximum}")
+
+    def check_types(self) -> None:
+        c = self.context
+        for x, ft in enumerate(self.module.types):
+            if len(ft.params) > limit.PARAMS:
+                raise self.invalid(f"too many parameters: {len(ft.params)} in type {x}, the limit is {limit.PARAMS}")
+            if len(ft.results) > limit.RESULTS:
+                raise self.invalid(f"too many results: {len(ft.results)} in type {x}, the limit is {limit.RESULTS}")
+            c.type_params.append(list(ft.params))
+            c.type_results.append(list(ft.results))
+
+    def check_imports(self) -> None:
+        c = self.context
+        for i in self.module.imports:
+            self.check_name(i.module, i.offset)
+            self.check_name(i.name, i.offset)
+            if isinstance(i.type, TableType):
+                self.check_table_type(i.type, i.offset)
+                c.table_elements.append(i.type.element)
+            elif isinstance(i.type, MemoryType):
+                self.check_memory_type(i.type, i.offset)
+                c.memory_count += 1
+            elif isinstance(i.type, GlobalType):
+                self.add_global(i.type)
+            else:
+                self.check_type_index(i.type, i.offset)
+                c.function_types.append(i.type)
+        self.imported_functions = len(c.function_types)
+
+    def check_functions(self) -> None:
+        m = self.module
+        if len(m.functions) != len(m.code):
+            raise MalformedError(
+                f"function and code section have inconsistent lengths: {len(m.functions)} functions, "
+                f"{len(m.code)} bodies",
+                0,
+            )
+        type_count = len(m.types)
+        for k, x in enumerate(m.functions):
+            if x >= type_count:
+                raise self.invalid(
+                    f"unknown type {x}: the module has {type_count} types",
+                    m.code[k].offset,
+                    self.imported_functions + k,
+                )
+        self.context.function_types.extend(m.functions)
+
+    def check_tables_and_memories(self) -> None:
+        c = self.context
+        for table in self.module.tables:
+            self.check_table_type(table.type, 0)
+            c.table_elements.append(table.type.element)
+        for memory in self.module.memories:
+            self.check_memory_type(memory, 0)
+            c.memory_count += 1
+        if c.memory_count > 1:
+            raise self.invalid(
+                f"multiple memories: the module has {c.memory_count}, and multi-memory is not supported yet"
+            )
+
+    def check_globals(self) -> None:
+        for g in self.module.globals:
+            # Later globals are not in the context yet: an initializer sees earlier ones only.
+            self.check_expression(g.init, g.type.content)
+            self.add_global(g.type)
+
+    def check_exports(self) -> None:
+        c = self.context
+        sizes = {
+            ExternKind.FUNC: ("function", len(c.function_types)),
+            ExternKind.TABLE: ("table", len(c.table_elements)),
+            ExternKind.MEMORY: ("memory", c.memory_count),
+            ExternKind.GLOBAL: ("global", len(c.global_types)),
+        }
+        seen: set[str] = set()
+        for e in self.module.exports:
+            self.check_name(e.name, e.offset)
+            what, size = sizes[e.kind]
+            if e.index >= size:
+                raise self.invalid(f'unknown {what} {e.index} in the export "{e.name}"', e.offset)
+            if e.name in seen:
+                raise self.invalid(f'duplicate export name "{e.name}"', e.offset)
+            seen.add(e.name)
+            if e.kind == ExternKind.FUNC:
+                c.declared.add(e.index)
+
+    def check_start(self) -> None:
+        m = self.module
+        if m.start is None:
+            return
+        self.check_function_index(m.start, m.start_offset)
+        ft = m.types[self.context.function_types[m.start]]
+        if (ft.params, ft.results) != _START_TYPE:
+            raise self.invalid(f"start function {m.start} must have the type [] -> [], found {ft}", m.start_offset)
+
+    def check_elements(self) -> None:
+        c = self.context
+        for e in self.module.elements:
+            if e.mode is SegmentMode.ACTIVE:
+                self.check_active_element(e)
+            for item in e.items:
+                if isinstance(item, Expression):
+                    self.check_expression(item, e.type)
+                else:
+                    if e.type != FUNCREF:
+                        raise self.invalid(
+                            f"type mismatch: expected {value_type_name(e.type)}, found funcref", e.offset
+                        )
+                    self.check_function_index(item, e.offset)
+                    c.declared.add(item)
+            c.element_types.append(e.type)
+
+    def check_active_element(self, e: ElementSegment) -> None:
+        c = self.context
+        if e.table >= len(c.table_elements):
+            raise self.invalid(f"unknown table {e.table}: the module has {len(c.table_elements)} tables", e.offset)
+        if c.table_elements[e.table] != e.type:
+            raise self.invalid(
+                f"type mismatch: expected elements of type {value_type_name(c.table_elements[e.table])} for table "
+                f"{e.table}, found {value_type_name(e.type)}",
+                e.offset,
+            )
+        if e.table_offset is None:
+            raise self.invalid("constant expression required: an active element segment has an offset", e.offset)
+        self.check_expression(e.table_offset, I32)
+
+    def check_data(self) -> None:
+        m = self.module
+        c = self.context
+        for d in m.data:
+            if d.mode is not SegmentMode.ACTIVE:
+                continue
+            if d.memory >= c.memory_count:
+                raise self.invalid(f"unknown memory {d.memory}", d.offset)
+            if d.memory_offset is None:
+                raise self.invalid("constant expression required: an active data segment has an offset", d.offset)
+            self.check_expression(d.memory_offset, I32)
+        if m.data_count is not None:
+            c.data_count = m.data_count
+
+    def check_bodies(self) -> list[int]:
+        m = self.module
+        c = self.context
+        counts: list[int] = []
+        for k, body in enumerate(m.code):
+            x = m.functions[k]
+            params = c.type_params[x]
+            index = self.imported_functions + k
+            self.check_body_limits(body, len(params), index)
+            try:
+                counts.append(check_body(c, body.code, body.offset, Locals(params, body.locals), c.type_results[x]))
+            except Invalid as error:
+                raise self.invalid(error.reason, body.offset + error.at, index) from None
+        return counts
+
+    def check_body_limits(self, body: FunctionBody, params: int, index: int) -> None:
+        size = len(body.code)
+        if size > limit.BODY_SIZE:
+            raise self.invalid(
+                f"function body too big: {size} bytes, the limit is {limit.BODY_SIZE}", body.offset, index
+            )
+        count = params
+        for n, _ in body.locals:
+            count += n
+        if count > limit.LOCALS:
+            raise self.invalid(f"too many locals: {count}, the limit is {limit.LOCALS}", body.offset, index)
+
+    # Parts
+
+    def check_name(self, name: str, offset: int) -> None:
+        # No character takes more than four bytes, so that short names need not be encoded.
+        if len(name) * 4 > limit.NAME_BYTES and len(name.encode(errors="replace")) > limit.NAME_BYTES:
+            raise self.invalid(f"name too long: the limit is {limit.NAME_BYTES} bytes", offset)
+
+    def check_type_index(self, x: int, offset: int) -> None:
+        if x >= len(self.module.types):
+            raise self.invalid(f"unknown type {x}: the module has {len(self.module.types)} types", offset)
+
+    def check_function_index(self, x: int, offset: int) -> None:
+        count = len(self.context.function_types)
+        if x >= count:
+            raise self.invalid(f"unknown function {x}: the module has {count} functions", offset)
+
+    def check_table_type(self, t: TableType, offset: int) -> None:
+        self.check_limits(t.limits, limit.TABLE_MAXIMUM, "table size must be at most 2^32-1 entries", offset)
+
+    def check_memory_type(self, t: MemoryType, offset: int) -> None:
+        self.check_limits(t.limits, limit.MEMORY_PAGES, "memory size must be at most 65536 pages (4GiB)", offset)
+
+    def check_limits(self, limits: Limits, bound: int, message: str, offset: int) -> None:
+        """Section 3.2.1: both numbers within the range of the kind, and in order."""
+        for size in (limits.minimum, limits.maximum):
+            if size is not None and size > bound:
+                raise self.invalid(f"{message}, found {size}", offset)
+        if limits.maximum is not None and limits.minimum > limits.maximum:
+            raise self.invalid(
+                f"size minimum must not be greater than maximum: {limits.minimum} and {limits.maximum}", offset
+            )
+
+    def add_global(self, t: GlobalType) -> None:
+        self.context.global_types.append(t.content)
+        self.context.global_mutable.append(t.mutable)
+
+    def check_expression(self, e: Expression, expected: int) -> None:
+        """A constant expression (section 3.3.10) that must leave one value of type `expected`.
+
+        The functions that it references become declared.
+        """
+        c = self.context
+        code = e.code
+        # Element segments hold tens of thousands of these, so the usual form has its own path.
+        if expected == FUNCREF and len(code) >= 3 and code[0] == Opcode.REF_FUNC and code[-1] == Opcode.END:
+            x, at = read_unsigned(code, 1, 32, e.offset)
+            if at == len(code) - 1:
+                self.check_function_index(x, e.offset)
+                c.declared.add(x)
+                return
+        stack: list[int] = []
+        for i in instructions(code, e.offset):
+            row = i.row
+            if row.opcode == Opcode.END:
+                break
+            if not row.constant:
+                raise self.invalid(f"constant expression required, found {row.mnemonic}", i.offset)
+            if row.opcode == Opcode.GLOBAL_GET:
+                stack.append(self.constant_global(i.immediates[0], i.offset))
+            elif row.opcode == Opcode.REF_NULL:
+                stack.append(i.immediates[0])
+            elif row.opcode == Opcode.REF_FUNC:
+                self.check_function_index(i.immediates[0], i.offset)
+                c.declared.add(i.immediates[0])
+                stack.append(FUNCREF)
+            else:
+                for t in reversed(row.params or ()):
+                    found = stack.pop() if stack else None
+                    if found != t:
+                        raise self.mismatch((t,), () if found is None else (found,), i.offset)
+                stack.extend(row.results or ())
+        if stack != [expected]:
+            raise self.mismatch((expected,), stack, e.offset)
+
+    def mismatch(self, expected: Iterable[int], found: Iterable[int], offset: int) -> InvalidError:
+        wanted = " ".join(map(value_type_name, expected))
+        had = " ".join(map(value_type_name, found)) or "nothing"
+        return self.invalid(f"type mismatch: expected {wanted}, found {had} in a constant expression", offset)
+
+    def constant_global(self, x: int, offset: int) -> int:
+        c = self.context
+        if x >= len(c.global_types):
+            raise self.invalid(
+                f"unknown global {x}: {len(c.global_types)} globals are defined before this expression", offset
+            )
+        if c.global_mutable[x]:
+            raise self.invalid(f"constant expression required, found global.get of the mutable global {x}", offset)
+        return c.global_types[x]
