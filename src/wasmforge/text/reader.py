@@ -1,0 +1,294 @@
+"""A place in a token list, and what every part of the grammar is made of: indices, strings, types, limits
+(specification, sections 6.3 and 6.4). The module parser, the parser of instructions and the script parser of the
+test suites build on it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wasmforge.binary import features
+from wasmforge.syntax.types import FuncType, GlobalType, Limits, MemoryType, TableType, ValType
+from wasmforge.text import keywords
+from wasmforge.text.errors import ParseError
+from wasmforge.text.lexer import Source, is_string, string_bytes
+from wasmforge.text.literals import is_number, natural
+
+__all__ = ["Reader"]
+
+_NUMBER_STARTS: Final = frozenset("0123456789")
+
+
+class Reader:
+    """`at` is the index of the next token. Methods that read advance it, and raise `ParseError` when what they read
+    is not there."""
+
+    def __init__(self, source: Source, at: int = 0) -> None:
+        self.source = source
+        self.tokens = source.tokens
+        self.at = at
+
+    # Errors
+
+    def error(self, reason: str, at: int | None = None) -> ParseError:
+        """The error for a token, by default the next one."""
+        return self.source.error(reason, self.at if at is None else at)
+
+    def unsupported(self, feature: str, at: int | None = None) -> ParseError:
+        """The error for the first token of something that belongs to a proposal that is not implemented."""
+        at = self.at if at is None else at
+        return self.source.unsupported(f"{feature} are not supported yet: {self.tokens[at]}", feature, at)
+
+    def unexpected(self, expected: str, at: int | None = None) -> ParseError:
+        """The error for a token that the grammar does not allow where it stands. A token that no grammar allows
+        anywhere is an "unknown operator" in the words of the specification's test suite."""
+        at = self.at if at is None else at
+        token = self.tokens[at]
+        if not token:
+            return self.error(f"unexpected token: the text ends where {expected} should be", at)
+        if token.startswith("(@"):
+            return self.error(_misplaced(token), at)
+        if token in ("(", ")") or token[0] == "$" or is_string(token) or is_number(token):
+            return self.error(f"unexpected token {token}: expected {expected}", at)
+        if keywords.is_keyword(token):
+            feature = keywords.unsupported_operator(token) or keywords.unsupported_type(token)
+            if feature is not None:
+                return self.unsupported(feature, at)
+            return self.error(f"unexpected token {token}: expected {expected}", at)
+        return self.error(f"unknown operator {token}: expected {expected}", at)
+
+    # Punctuation
+
+    def expect(self, token: str) -> None:
+        if self.tokens[self.at] != token:
+            raise self.unexpected(f"`{token}`")
+        self.at += 1
+
+    def take(self, token: str) -> bool:
+        """Steps over the token if it is the next one."""
+        if self.tokens[self.at] != token:
+            return False
+        self.at += 1
+        return True
+
+    def open(self, keyword: str) -> bool:
+        """Steps over `(` and the keyword if they are next."""
+        if self.tokens[self.at] != "(" or self.tokens[self.at + 1] != keyword:
+            return False
+        self.at += 2
+        return True
+
+    def skip(self) -> None:
+        """Steps over a parenthesised expression whatever it holds, by counting."""
+        tokens = self.tokens
+        start = at = self.at
+        depth = 0
+        while True:
+            token = tokens[at]
+            if token == "(":
+                depth += 1
+            elif token == ")":
+                depth -= 1
+                if depth == 0:
+                    self.at = at + 1
+                    return
+            elif token[:2] == "(@":
+                depth += 1
+            elif not token:
+                raise self.error("unexpected token: the text ends inside this parenthesis", start)
+            at += 1
+
+    # Literals
+
+    def identifier(self) -> str:
+        """An optional identifier with its `$`, empty when there is none."""
+        token = self.tokens[self.at]
+        if token[:1] != "$":
+            return ""
+        self.at += 1
+        return token
+
+    def name_annotation(self) -> str | None:
+        """An optional annotation `(@name "...")` (specification, appendix A.6)."""
+        if self.tokens[self.at] != "(@name":
+            return None
+        self.at += 1
+        name = self.name()
+        self.expect(")")
+        return name
+
+    def string(self) -> bytes:
+        token = self.tokens[self.at]
+        if token[:1] != '"' or not is_string(token):
+            raise self.unexpected("a string")
+        try:
+            value = string_bytes(token)
+        except ValueError as e:
+            raise self.error(str(e)) from None
+        self.at += 1
+        return value
+
+    def strings(self) -> bytes:
+        """Any number of strings, concatenated."""
+        parts: list[bytes] = []
+        while self.tokens[self.at][:1] == '"':
+            parts.append(self.string())
+        return b"".join(parts)
+
+    def name(self) -> str:
+        """A string that is UTF-8."""
+        value = self.string()
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise self.error("malformed UTF-8 encoding", self.at - 1) from None
+
+    def number(self, bits: int, what: str) -> int:
+        """An unsigned integer of at most `bits` bits."""
+        value = natural(self.tokens[self.at])
+        if value is None:
+            raise self.unexpected(what)
+        if value >> bits:
+            raise self.error(f"constant out of range: {what} must be below 2^{bits}")
+        self.at += 1
+        return value
+
+    def at_number(self) -> bool:
+        return self.tokens[self.at][:1] in _NUMBER_STARTS
+
+    def at_index(self) -> bool:
+        """Whether the next token is an index: a number or an identifier."""
+        first = self.tokens[self.at][:1]
+        return first == "$" or first in _NUMBER_STARTS
+
+    # Types
+
+    def value_type(self) -> ValType:
+        t = keywords.VALUE_TYPE_WORDS.get(self.tokens[self.at])
+        if t is not None:
+            self.at += 1
+            return t
+        if self.open("ref"):
+            return self._reference()
+        raise self.unexpected("a value type")
+
+    def reference_type(self) -> ValType:
+        token = self.tokens[self.at]
+        if token in ("funcref", "externref"):
+            self.at += 1
+            return keywords.VALUE_TYPE_WORDS[token]
+        if self.open("ref"):
+            return self._reference()
+        raise self.unexpected("a reference type")
+
+    def at_reference_type(self) -> bool:
+        token = self.tokens[self.at]
+        if token == "(":
+            return self.tokens[self.at + 1] == "ref"
+        return token in ("funcref", "externref") or keywords.unsupported_type(token) is not None
+
+    def _reference(self) -> ValType:
+        """The rest of `(ref null? heaptype)`: the long names of funcref and externref are all that is known."""
+        start = self.at - 1
+        nullable = self.take("null")
+        t = self.heap_type()
+        if not nullable:
+            raise self.unsupported(features.FUNCTION_REFERENCES, start)
+        self.expect(")")
+        return t
+
+    def heap_type(self) -> ValType:
+        """A heap type, as the value type of its nullable references."""
+        token = self.tokens[self.at]
+        t = keywords.HEAP_TYPES.get(token)
+        if t is None:
+            if self.at_index():
+                raise self.unsupported(features.FUNCTION_REFERENCES)
+            if token == "(" and self.tokens[self.at + 1] == "exact":
+                raise self.unsupported(keywords.CUSTOM_DESCRIPTORS, self.at + 1)
+            raise self.unexpected("a heap type")
+        self.at += 1
+        return t
+
+    def function_type(self) -> FuncType:
+        """The rest of `(func (param ...)* (result ...)*)`, its closing parenthesis included."""
+        params = self.parameters(None)
+        results = self.results()
+        self.expect(")")
+        return FuncType(tuple(params), tuple(results))
+
+    def parameters(self, names: list[str] | None, allow_names: bool = True) -> list[ValType]:
+        """`(param ...)*`. Identifiers go to `names`, an empty one for a parameter without."""
+        return self.declarations("param", names, allow_names)
+
+    def results(self) -> list[ValType]:
+        return self.declarations("result", None, False)
+
+    def declarations(
+        self, keyword: str, names: list[str] | None, allow_names: bool, annotated: dict[int, str] | None = None
+    ) -> list[ValType]:
+        """`(keyword id? type)` or `(keyword type*)`, any number of times. `annotated` receives the names that
+        annotations give, by position."""
+        types: list[ValType] = []
+        while self.tokens[self.at] == "(" and self.tokens[self.at + 1] == keyword:
+            self.at += 2
+            name = self.identifier() if allow_names else ""
+            annotation = self.name_annotation() if allow_names else None
+            if annotation is not None and annotated is not None:
+                annotated[len(types)] = annotation
+            if name or annotation is not None:
+                types.append(self.value_type())
+                if names is not None:
+                    names.append(name)
+                self.expect(")")
+                continue
+            while self.tokens[self.at] != ")":
+                types.append(self.value_type())
+                if names is not None:
+                    names.append("")
+            self.at += 1
+        return types
+
+    def address_type(self, what: str) -> None:
+        """An optional address type, `i32` or `i64`."""
+        if self.tokens[self.at] == "i64":
+            raise self.unsupported(features.MEMORY64)
+        if self.tokens[self.at] == "i32":
+            self.at += 1
+        elif not self.at_number():
+            raise self.unexpected(what)
+
+    def limits(self, what: str) -> Limits:
+        minimum = self.number(64, what)
+        return Limits(minimum, self.number(64, what) if self.at_number() else None)
+
+    def table_type(self) -> TableType:
+        self.address_type("a table size")
+        limits = self.limits("a table size")
+        return TableType(self.reference_type(), limits)
+
+    def memory_type(self) -> MemoryType:
+        self.address_type("a memory size")
+        limits = self.limits("a memory size")
+        self.memory_attributes()
+        return MemoryType(limits)
+
+    def memory_attributes(self) -> None:
+        if self.tokens[self.at] == "shared":
+            raise self.unsupported(features.SHARED_MEMORIES)
+        if self.tokens[self.at] == "(" and self.tokens[self.at + 1] == "pagesize":
+            raise self.unsupported(features.CUSTOM_PAGE_SIZES, self.at + 1)
+
+    def global_type(self) -> GlobalType:
+        if self.open("mut"):
+            content = self.value_type()
+            self.expect(")")
+            return GlobalType(content, True)
+        return GlobalType(self.value_type(), False)
+
+
+def _misplaced(token: str) -> str:
+    name = token[1:]
+    if name == "@metadata.code.branch_hint":
+        return f"{name} annotation: not in a function"
+    return f"misplaced {name} annotation"
