@@ -1,0 +1,25 @@
+"""The sections of the benchmark, in the order in which they run: each a function from settings to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from bench.measure import Row, Settings
+from bench.sections import calls, compilation, guests, processes, traps
+
+SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
+    "guests": guests.measure,
+    "calls": calls.measure,
+    "traps": traps.measure,
+    "processes": processes.measure,
+    "compilation": compilation.measure,
+}
+
+TITLES: Final = {
+    "guests": "Run time of programs in C",
+    "calls": "Calls between Python and wasm",
+    "traps": "Traps and exceptions",
+    "processes": "Fresh processes",
+    "compilation": "Compilation and memory (for information)",
+}

@@ -1,0 +1,54 @@
+"""Compile time of the guests and the memory of a process that runs one. For information: no target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from bench import build_guests
+from bench.catalogue import GUESTS, Guest
+from bench.measure import MeasurementError, Row, Settings, Worker, interleave
+
+NAMES: Final = ("json", "compressor", "bytecode")  # enough for a figure; compiling takes longest of all
+
+
+def _compile_row(settings: Settings, guest: Guest) -> Row:
+    row = Row("compilation", f"compile {guest.name}", unit="s", note=f"{guest.wasm.stat().st_size >> 10} KiB of wasm")
+    arguments = {"path": str(guest.wasm)}
+    with (
+        Worker(settings.ours, "compilation", arguments) as ours,
+        Worker(settings.peer, "compilation", arguments) as peer,
+    ):
+        rounds = 1 if settings.quick else min(settings.rounds, 3)
+        row.samples = interleave({"ours": ours.sample, "peer": peer.sample}, rounds)
+    row.ours, row.peer = min(row.samples["ours"]), min(row.samples["peer"])
+    return row
+
+
+def _memory_row(settings: Settings, guest: Guest) -> Row:
+    """Peak resident memory above what the process had before it made an engine: compiler and guest included."""
+    row = Row("compilation", f"memory of {guest.name}", unit="MiB", note="peak, compiling and running")
+    arguments = {"path": str(guest.wasm), "arguments": [guest.small]}
+    figures = []
+    for engine in (settings.ours, settings.peer):
+        with Worker(engine, "guest", arguments) as worker:
+            figures.append(worker.sample_details()["memory"] / 1024)
+    row.ours, row.peer = figures
+    return row
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    guests = [guest for guest in GUESTS if guest.name in NAMES and settings.wants(guest.name)]
+    if settings.quick:
+        guests = guests[:1]
+    try:
+        build_guests.build(guests)
+    except build_guests.BuildError as error:
+        yield Row("compilation", "all", error=str(error))
+        return
+    for guest in guests:
+        for measure_row in (_compile_row, _memory_row):
+            try:
+                yield measure_row(settings, guest)
+            except MeasurementError as error:
+                yield Row("compilation", guest.name, error=str(error))

@@ -1,0 +1,92 @@
+"""Run time of the guests: CPU time of `_start`, ours, the peer's and native, in turns; the minimum of the rounds
+counts.
+
+Each engine keeps the compiled guest in a process of its own. The printed bytes must be equal in every round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any, Final
+
+from bench import build_guests
+from bench.catalogue import GUESTS, Guest
+from bench.measure import MeasurementError, Row, Settings, Worker, geometric_mean, interleave
+
+GEOMEAN_TARGET: Final = 0.80
+WORST_TARGET: Final = 1.15
+
+
+def _native_sample(guest: Guest, argument: str, digests: set[str]) -> float:
+    """CPU time of a whole native process: its start is below a millisecond."""
+    process = subprocess.Popen([guest.native, argument], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    digests.add(hashlib.sha256(process.stdout.read()).hexdigest())
+    process.stdout.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it again
+    if process.returncode != 0:
+        raise MeasurementError(f"native: exit status {process.returncode}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def _measure_guest(settings: Settings, guest: Guest) -> Row:
+    argument = guest.small if settings.quick else guest.large
+    arguments = {"path": str(guest.wasm), "arguments": [argument]}
+    digests: set[str] = set()
+    row = Row("guests", guest.name, unit="s", target=WORST_TARGET)
+    with Worker(settings.ours, "guest", arguments) as ours, Worker(settings.peer, "guest", arguments) as peer:
+
+        def in_worker(worker: Worker) -> float:
+            details: dict[str, Any] = worker.sample_details()
+            digests.add(details["digest"])
+            return float(details["seconds"])
+
+        row.samples = interleave(
+            {
+                "ours": lambda: in_worker(ours),
+                "peer": lambda: in_worker(peer),
+                "native": lambda: _native_sample(guest, argument, digests),
+            },
+            settings.rounds,
+        )
+    if len(digests) != 1:
+        raise MeasurementError("the engines and native code print different bytes")
+    row.ours, row.peer, row.native = (min(row.samples[name]) for name in ("ours", "peer", "native"))
+    return row
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    guests = [guest for guest in GUESTS if settings.wants(guest.name)]
+    if not guests:
+        return
+    try:
+        build_guests.build(guests)
+    except build_guests.BuildError as error:
+        yield Row("guests", "all", error=str(error))
+        return
+    rows = []
+    for guest in guests:
+        try:
+            row = _measure_guest(settings, guest)
+        except MeasurementError as error:
+            yield Row("guests", guest.name, error=str(error))
+            continue
+        yield row
+        rows.append(row)
+    ratios = [row.ratio for row in rows if row.ratio]
+    natives = [row.to_native for row in rows if row.to_native]
+    if not ratios:
+        return
+    yield Row(
+        "guests",
+        "geometric mean",
+        unit="ratio",
+        ours=geometric_mean(ratios),
+        target=GEOMEAN_TARGET,
+        note=f"{geometric_mean(natives):.2f} of native" if natives else "",
+    )
+    yield Row("guests", "worst", unit="ratio", ours=max(ratios), target=WORST_TARGET)
