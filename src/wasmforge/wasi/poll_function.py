@@ -1,0 +1,123 @@
+"""WASI preview 1: `poll_oneoff`, waiting for clocks and descriptors. A row of the table in `preview1.py`."""
+
+from __future__ import annotations
+
+import time
+
+from wasmforge.wasi import abi
+from wasmforge.wasi.errno import BADF, INVAL, SUCCESS, WasiError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from wasmforge.wasi.clocks import Clocks
+    from wasmforge.wasi.context import WasiContext
+    from wasmforge.wasi.guest_memory import GuestMemory
+
+MAX_SUBSCRIPTIONS: Final = 4096
+"""A memory of 4 GiB could hold 89 million; each costs the host an object."""
+
+LONGEST_WAIT: Final = 3600
+"""Seconds of one wait of the host; longer ones are made of several. (A timeout may be 584 years, which overflows.)"""
+
+
+def poll_oneoff(
+    context: WasiContext, memory: GuestMemory, subscriptions: int, events: int, count: int, result: int
+) -> None:
+    memory.check(subscriptions, count * abi.SUBSCRIPTION_SIZE, 8)
+    memory.check(events, count * abi.EVENT_SIZE, 8)
+    if not 0 < count <= MAX_SUBSCRIPTIONS:
+        raise WasiError(INVAL)
+    poll = _Poll(context)
+    for i in range(count):
+        poll.subscribe(memory.read(subscriptions + i * abi.SUBSCRIPTION_SIZE, abi.SUBSCRIPTION_SIZE))
+    occurred = poll.wait()
+    memory.write(events, b"".join(occurred))
+    memory.write_u32(result, len(occurred))
+
+
+class _Poll:
+    """One call: what it waits for, and until when."""
+
+    def __init__(self, context: WasiContext) -> None:
+        self._context = context
+        self._ready: list[bytes] = []  # events that need no waiting
+        self._clocks: list[tuple[int, int]] = []  # deadline on the host's monotonic clock in ns, user data
+        self._waiting: list[tuple[int, bool, int]] = []  # host descriptor, for writing, user data
+
+    def subscribe(self, record: bytes) -> None:
+        user_data, kind = abi.SUBSCRIPTION_HEAD.unpack_from(record)
+        if kind == abi.EVENTTYPE_CLOCK:
+            clock, timeout, _, flags = abi.SUBSCRIPTION_CLOCK.unpack_from(record, abi.SUBSCRIPTION_UNION)
+            if clock > abi.CLOCK_MONOTONIC or flags & ~abi.SUBCLOCKFLAGS_ABSTIME:
+                raise WasiError(INVAL)
+            self._clocks.append((_deadline(self._context.clocks, clock, timeout, flags), user_data))
+            return
+        if kind not in (abi.EVENTTYPE_FD_READ, abi.EVENTTYPE_FD_WRITE):
+            raise WasiError(INVAL)
+        (fd,) = abi.U32.unpack_from(record, abi.SUBSCRIPTION_UNION)
+        write = kind == abi.EVENTTYPE_FD_WRITE
+        # A bad descriptor fails the call, as in Wasmtime.
+        target = self._context.descriptors.get(fd).poll_target(write)
+        if target is None:
+            self._ready.append(_fd_event(user_data, write))
+        else:
+            self._waiting.append((target, write, user_data))
+
+    def wait(self) -> list[bytes]:
+        """Waits for the first event and returns all that have occurred by then."""
+        deadline = min(self._clocks)[0] if self._clocks else None
+        while True:
+            left = 0 if self._ready else None
+            if deadline is not None and left is None:
+                left = max(deadline - time.monotonic_ns(), 0)
+            occurred = self._ready + self._wait_for_descriptors(left)
+            now = time.monotonic_ns()
+            occurred += [
+                abi.EVENT.pack(user_data, SUCCESS, abi.EVENTTYPE_CLOCK, 0, 0)
+                for at, user_data in self._clocks
+                if at <= now
+            ]
+            if occurred:
+                return occurred
+
+    def _wait_for_descriptors(self, left: int | None) -> list[bytes]:
+        """Waits for at most `left` nanoseconds (None: without end), or a part of that."""
+        seconds = LONGEST_WAIT if left is None else min(left / 1e9, LONGEST_WAIT)
+        if not self._waiting:
+            if seconds:
+                time.sleep(seconds)
+            return []
+        import select
+
+        read = [target for target, write, _ in self._waiting if not write]
+        written = [target for target, write, _ in self._waiting if write]
+        poll = select.poll()  # select.select would refuse descriptors above 1023
+        for target in {*read, *written}:
+            poll.register(
+                target, (select.POLLIN if target in read else 0) | (select.POLLOUT if target in written else 0)
+            )
+        # Milliseconds, rounded up, so that the last part of a wait does not spin.
+        found = dict(poll.poll(-(-seconds * 1000 // 1)))
+        events = []
+        for target, write, user_data in self._waiting:
+            happened = found.get(target, 0)
+            if happened & select.POLLNVAL:
+                raise WasiError(BADF)
+            if happened & ((select.POLLOUT if write else select.POLLIN) | select.POLLHUP | select.POLLERR):
+                events.append(_fd_event(user_data, write, hangup=bool(happened & select.POLLHUP)))
+        return events
+
+
+def _deadline(clocks: Clocks, clock: int, timeout: int, flags: int) -> int:
+    """When a clock subscription is over, on the host's monotonic clock."""
+    if flags & abi.SUBCLOCKFLAGS_ABSTIME:
+        timeout -= clocks.now(clock)
+    return time.monotonic_ns() + timeout
+
+
+def _fd_event(user_data: int, write: bool, hangup: bool = False) -> bytes:
+    kind = abi.EVENTTYPE_FD_WRITE if write else abi.EVENTTYPE_FD_READ
+    flags = abi.EVENT_FD_READWRITE_HANGUP if hangup else 0
+    return abi.EVENT.pack(user_data, SUCCESS, kind, 1, flags)  # "at least one byte": nobody knows more
