@@ -108,15 +108,8 @@ class ModuleParser(Reader):
         """`at` is the token index of `(module`, None for a text that consists of fields only."""
         super().__init__(source, at or 0)
         self._whole = at is not None
-        self._spaces = Spaces()
-        self._by_kind = (
-            self._spaces.functions,
-            self._spaces.tables,
-            self._spaces.memories,
-            self._spaces.globals,
-        )
         self._module = Module()
-        self._names = NameSection()
+        self._new_spaces()
         self._fields = 0  # the token index of the first field
 
     def parse(self) -> Module:
@@ -135,19 +128,18 @@ class ModuleParser(Reader):
             # A numeric reference to a type that a later type use appends. The list is complete now and does not
             # depend on such references, so a second pass over the same text sees it whole.
             expected = types.types
-            self._spaces = Spaces()
-            self._by_kind = (
-                self._spaces.functions,
-                self._spaces.tables,
-                self._spaces.memories,
-                self._spaces.globals,
-            )
-            self._names = NameSection()
+            self._new_spaces()
             self.at = self._fields
             self._collect()
             self._spaces.types.expected = expected
+            self._spaces.types.complete = True
             module = self._parse_fields(start)
         return module
+
+    def _new_spaces(self) -> None:
+        spaces = self._spaces = Spaces()
+        self._by_kind = (spaces.functions, spaces.tables, spaces.memories, spaces.globals)
+        self._names = NameSection()
 
     # The first pass
 

@@ -48,6 +48,8 @@ class Reader:
             return self.error(f"unexpected token: the text ends where {expected} should be", at)
         if token.startswith("(@"):
             return self.error(_misplaced(token), at)
+        if token == "(" and keywords.unsupported_type(self.tokens[at + 1]) is not None:
+            return self.unexpected(expected, at + 1)
         if token in ("(", ")") or token[0] == "$" or is_string(token) or is_number(token):
             return self.error(f"unexpected token {token}: expected {expected}", at)
         if keywords.is_keyword(token):

@@ -54,6 +54,8 @@ class Types(Space):
         self.types: list[FuncType] = []
         self.expected: list[FuncType] = []
         """The types of a previous pass over the same text, for numeric references to types not yet appended."""
+        self.complete = False
+        """Whether `expected` is what there will be."""
         self.unresolved = False
         """Whether a type was asked for that is not known yet."""
         self._first: dict[tuple[tuple[ValType, ...], tuple[ValType, ...]], int] = {}
@@ -99,10 +101,14 @@ def read_type_use(
         reader.expect(")")
     params = tuple(reader.declarations("param", names, names is not None, annotated))
     results = tuple(reader.results())
+    if tokens[reader.at] == "(" and tokens[reader.at + 1] == "param":
+        raise reader.unexpected("results behind the parameters", reader.at + 1)
     if index is None:
         return None, params, results
     ft = types.look_up(index)
     if ft is None:
+        if (params or results) and types.complete:
+            raise reader.error(f"unknown type {index}", start + 2)
         return index, params, results
     if (params or results) and (params != ft.params or results != ft.results):
         raise reader.error(f"inline function type {FuncType(params, results)} is not that of the type, {ft}", start)
