@@ -1,1 +1,127 @@
-"""Wasmforge: a WebAssembly runtime for Python, written in Python."""
+"""Wasmforge: a WebAssembly runtime for Python, written in Python.
+
+The short way is `load`: `wasmforge.load("app.wasm").add(1, 2)`. The long way has the names and the behaviour of the
+`wasmtime` package: `Engine`, `Store`, `Module`, `Linker`, `Instance`, `Func`, `Memory` and so on.
+
+Names are imported when they are first used (PEP 562), so that `import wasmforge` costs next to nothing and a process
+that maps a compiled image never loads a parser or a compiler.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wasmforge.config import Config as Config
+    from wasmforge.engine import Engine as Engine
+    from wasmforge.func import Caller as Caller
+    from wasmforge.func import Func as Func
+    from wasmforge.globals_ import Global as Global
+    from wasmforge.instance import Instance as Instance
+    from wasmforge.linker import Linker as Linker
+    from wasmforge.loading import load as load
+    from wasmforge.memory import Memory as Memory
+    from wasmforge.module import Module as Module
+    from wasmforge.store import Store as Store
+    from wasmforge.syntax.errors import WasmtimeError as WasmtimeError
+    from wasmforge.table import Table as Table
+    from wasmforge.text import wat2wasm as wat2wasm
+    from wasmforge.trap import ExitTrap as ExitTrap
+    from wasmforge.trap import Frame as Frame
+    from wasmforge.trap import Trap as Trap
+    from wasmforge.trap import TrapCode as TrapCode
+    from wasmforge.types import ExportType as ExportType
+    from wasmforge.types import FuncType as FuncType
+    from wasmforge.types import GlobalType as GlobalType
+    from wasmforge.types import ImportType as ImportType
+    from wasmforge.types import Limits as Limits
+    from wasmforge.types import MemoryType as MemoryType
+    from wasmforge.types import TableType as TableType
+    from wasmforge.types import ValType as ValType
+    from wasmforge.values import Val as Val
+    from wasmforge.wasi import DirPerms as DirPerms
+    from wasmforge.wasi import FilePerms as FilePerms
+    from wasmforge.wasi import WasiConfig as WasiConfig
+
+
+__all__ = [
+    "Caller",
+    "Config",
+    "DirPerms",
+    "Engine",
+    "ExitTrap",
+    "ExportType",
+    "FilePerms",
+    "Frame",
+    "Func",
+    "FuncType",
+    "Global",
+    "GlobalType",
+    "ImportType",
+    "Instance",
+    "Limits",
+    "Linker",
+    "Memory",
+    "MemoryType",
+    "Module",
+    "Store",
+    "Table",
+    "TableType",
+    "Trap",
+    "TrapCode",
+    "Val",
+    "ValType",
+    "WasiConfig",
+    "WasmtimeError",
+    "load",
+    "wat2wasm",
+]
+
+__version__ = "0.1.0"
+
+# The module that each public name is defined in. `load` is not in a module `load`: importing a submodule binds its
+# name here, and would hide the function.
+_MODULES = {
+    "Caller": "func",
+    "Config": "config",
+    "DirPerms": "wasi",
+    "Engine": "engine",
+    "ExitTrap": "trap",
+    "ExportType": "types",
+    "FilePerms": "wasi",
+    "Frame": "trap",
+    "Func": "func",
+    "FuncType": "types",
+    "Global": "globals_",
+    "GlobalType": "types",
+    "ImportType": "types",
+    "Instance": "instance",
+    "Limits": "types",
+    "Linker": "linker",
+    "Memory": "memory",
+    "MemoryType": "types",
+    "Module": "module",
+    "Store": "store",
+    "Table": "table",
+    "TableType": "types",
+    "Trap": "trap",
+    "TrapCode": "trap",
+    "Val": "values",
+    "ValType": "types",
+    "WasiConfig": "wasi",
+    "WasmtimeError": "syntax.errors",
+    "load": "loading",
+    "wat2wasm": "text",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module 'wasmforge' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"wasmforge.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

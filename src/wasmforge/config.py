@@ -1,0 +1,193 @@
+"""`Config`: what an `Engine` compiles, and how. Programs fill one in and give it to an engine, which uses it up.
+
+Every setting can be set but not read, as in the wasmtime package. A setting whose feature this version lacks exists
+too, accepts the value that means "without it", and raises WasmtimeError otherwise: nothing is accepted and ignored.
+"""
+
+from __future__ import annotations
+
+from wasmforge._managed import Managed
+from wasmforge.compiler.environ import OPTIMIZATION_LEVELS, Tunables
+from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["Config"]
+
+DEFAULT_MAX_WASM_STACK = 512 << 10
+"""Bytes of stack for WebAssembly, Wasmtime's default."""
+
+STRATEGIES = ("auto", "llvm", "cranelift")
+PROFILERS = ("none", "jitdump")
+
+
+def _setting(function: Callable[[Config, Any], None]) -> Any:
+    """A property that can be set and not read."""
+    note = "Can be set, not read."
+    return property(None, function, None, f"{function.__doc__ or ''}\n\n        {note}")
+
+
+def _bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("expected a bool")
+    return value
+
+
+def _bytes(value: object, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is a number of bytes, got {type(value).__name__}")
+    if value < 0:
+        raise WasmtimeError(f"{name} must not be negative, got {value}")
+    return value
+
+
+def _missing(name: str, feature: str) -> Any:
+    """A setting for something that this version lacks: False is accepted, True is an error."""
+
+    def set_missing(self: Config, enable: bool) -> None:
+        self._check_open()
+        if _bool(enable):
+            raise WasmtimeError(f"{name} cannot be enabled: {feature} not supported yet")
+
+    set_missing.__doc__ = f"For {feature.removesuffix(' are').removesuffix(' is')}, not supported yet: True raises."
+    return _setting(set_missing)
+
+
+def _always(name: str, feature: str) -> Any:
+    """A setting for a part of WebAssembly that is always there: True is accepted, False is an error."""
+
+    def set_always(self: Config, enable: bool) -> None:
+        self._check_open()
+        if not _bool(enable):
+            raise WasmtimeError(f"{name} cannot be disabled: {feature} always supported in this version")
+
+    set_always.__doc__ = f"For {feature.removesuffix(' are').removesuffix(' is')}, always supported: False raises."
+    return _setting(set_always)
+
+
+class Config(Managed):
+    """Settings of an `Engine`. An engine takes the config over; setting anything afterwards raises ValueError."""
+
+    def __init__(self) -> None:
+        self._tunables: dict[str, int | bool | str] = {}
+        self._max_wasm_stack = DEFAULT_MAX_WASM_STACK
+        self._parallel = True
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # A misspelt setting would otherwise be accepted and do nothing.
+        if not name.startswith("_") and not hasattr(type(self), name):
+            raise AttributeError(f"Config has no setting {name!r}")
+        super().__setattr__(name, value)
+
+    def _set(self, name: str, value: int | bool | str) -> None:
+        self._check_open()
+        self._tunables[name] = value
+
+    def _consume(self) -> tuple[Tunables, int, bool]:
+        """The tunables, bytes of stack, and whether to compile in parallel; the config is used up."""
+        self._check_open()
+        self._closed = True
+        return Tunables(**self._tunables), self._max_wasm_stack, self._parallel  # type: ignore[arg-type]
+
+    # --- Compilation ----------------------------------------------------------------------------------------
+
+    @_setting
+    def strategy(self, strategy: str) -> None:
+        """Which compiler: `"auto"` or `"llvm"`. `"cranelift"`, the wasmtime package's name for its optimising
+        compiler, means `"llvm"` here."""
+        self._check_open()
+        if strategy not in STRATEGIES:
+            raise WasmtimeError(f"unknown strategy: {strategy}")
+
+    @_setting
+    def cranelift_opt_level(self, opt_level: str) -> None:
+        """How hard to optimise: `"none"`, `"speed"` (the default) or `"speed_and_size"`. The name is Wasmtime's;
+        the optimiser is LLVM."""
+        if opt_level not in OPTIMIZATION_LEVELS:
+            raise WasmtimeError(f"unknown opt level: {opt_level}")
+        self._set("optimization", opt_level)
+
+    @_setting
+    def parallel_compilation(self, enable: bool) -> None:
+        """Whether several processes compile the functions of a module. On by default."""
+        self._check_open()
+        self._parallel = _bool(enable)
+
+    @_setting
+    def profiler(self, profiler: str) -> None:
+        """`"none"`; the wasmtime package's `"jitdump"` is not supported yet and raises."""
+        self._check_open()
+        if profiler not in PROFILERS:
+            raise WasmtimeError(f"unknown profiler: {profiler}")
+        if profiler != "none":
+            raise WasmtimeError(f"profiler {profiler!r} is not supported yet: only 'none' is")
+
+    debug_info = _missing("debug_info", "native debug information is")
+    cranelift_debug_verifier = _missing(
+        "cranelift_debug_verifier", "verification of the compiler's intermediate code is"
+    )
+
+    # --- Proposals ------------------------------------------------------------------------------------------
+
+    wasm_reference_types = _always("wasm_reference_types", "reference types are")
+    wasm_bulk_memory = _always("wasm_bulk_memory", "bulk memory operations are")
+    wasm_multi_value = _always("wasm_multi_value", "functions with several results are")
+    wasm_threads = _missing("wasm_threads", "threads are")
+    wasm_tail_call = _missing("wasm_tail_call", "tail calls are")
+    wasm_simd = _missing("wasm_simd", "vector instructions (SIMD) are")
+    wasm_relaxed_simd = _missing("wasm_relaxed_simd", "relaxed vector instructions are")
+    wasm_relaxed_simd_deterministic = _missing(
+        "wasm_relaxed_simd_deterministic", "deterministic relaxed vector instructions are"
+    )
+    wasm_multi_memory = _missing("wasm_multi_memory", "several memories in a module are")
+    wasm_memory64 = _missing("wasm_memory64", "64-bit memories are")
+    wasm_exceptions = _missing("wasm_exceptions", "exceptions are")
+
+    # --- Running --------------------------------------------------------------------------------------------
+
+    consume_fuel = _missing("consume_fuel", "fuel is")
+    epoch_interruption = _missing("epoch_interruption", "epochs are")
+    shared_memory = _missing("shared_memory", "shared memories are")
+
+    @_setting
+    def max_wasm_stack(self, size: int) -> None:
+        """Bytes of stack for the WebAssembly frames of a store, 512 KiB by default. Running out is a trap."""
+        self._check_open()
+        size = _bytes(size, "max_wasm_stack")
+        if size == 0:
+            raise WasmtimeError("max_wasm_stack size cannot be zero")
+        self._max_wasm_stack = size
+
+    @_setting
+    def memory_reservation(self, size: int) -> None:
+        """Bytes of address space for each memory, 4 GiB by default."""
+        self._set("memory_reservation", _bytes(size, "memory_reservation"))
+
+    @_setting
+    def memory_guard_size(self, size: int) -> None:
+        """Inaccessible bytes behind each memory, 32 MiB by default; constant offsets below it need no check."""
+        self._set("memory_guard_size", _bytes(size, "memory_guard_size"))
+
+    @_setting
+    def guard_before_linear_memory(self, enable: bool) -> None:
+        """Whether there is a guard before each memory as well. On by default, against bugs of the compiler."""
+        self._set("guard_before_linear_memory", _bool(enable))
+
+    @_setting
+    def signals_based_traps(self, enable: bool) -> None:
+        """Whether accesses out of bounds are found by faults on guard pages (the default) or by comparing every
+        address with the memory's length."""
+        self._set("signals_based_traps", _bool(enable))
+
+    @_setting
+    def memory_init_cow(self, enable: bool) -> None:
+        """Whether initial contents of memories are mapped copy-on-write (the default) or copied."""
+        self._set("memory_init_cow", _bool(enable))
+
+    @_setting
+    def generate_address_map(self, enable: bool) -> None:
+        """Whether images hold the table that gives backtraces their offsets. On by default."""
+        self._set("generate_address_map", _bool(enable))

@@ -1,0 +1,61 @@
+"""`Engine`: the settings, canonical types and loaded code that modules and stores have in common. One engine may be
+used by any number of threads; most programs need one.
+"""
+
+from __future__ import annotations
+
+from wasmforge._managed import Managed
+from wasmforge.config import Config
+from wasmforge.runtime import EngineState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wasmforge.compiler.environ import Tunables
+
+__all__ = ["Engine"]
+
+
+class Engine(Managed):
+    """What compiles and loads modules.
+
+    Parameters:
+        config: the settings, the defaults if None. The config is used up and cannot make a second engine.
+
+    Raises:
+        TypeError: `config` is something else.
+        ValueError: `config` was already used.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        if config is None:
+            config = Config()
+        elif not isinstance(config, Config):
+            raise TypeError("expected Config")
+        tunables, max_wasm_stack, parallel = config._consume()
+        self._tunables: Tunables = tunables
+        self._workers = None if parallel else 1
+        self._state = EngineState(tunables, max_wasm_stack=max_wasm_stack)
+
+    def is_pulley(self) -> bool:
+        """Whether code is interpreted by Wasmtime's bytecode interpreter Pulley: never here, it is native code."""
+        return False
+
+    def _compile(self, wasm: bytes) -> bytes:
+        """The image of a binary module: decode, validate, compile. Raises WasmtimeError when it is not a module."""
+        from wasmforge.binary import decode
+        from wasmforge.compiler.llvm import compile_module
+        from wasmforge.validation import validate
+
+        module = decode(wasm)
+        return compile_module(module, validate(module), self._tunables, workers=self._workers)
+
+
+_default: Engine | None = None
+
+
+def default_engine() -> Engine:
+    """The engine of programs that do not make one themselves, so that what they load shares its types."""
+    global _default
+    if _default is None:
+        _default = Engine()
+    return _default

@@ -1,0 +1,248 @@
+"""`Linker`: definitions by name, from which modules get their imports."""
+
+from __future__ import annotations
+
+from wasmforge._managed import Managed
+from wasmforge.engine import Engine
+from wasmforge.extern import entity_of, wrap_extern
+from wasmforge.func import Func, host_function
+from wasmforge.instance import Instance
+from wasmforge.module import Module, export_type
+from wasmforge.runtime import VMFunction
+from wasmforge.runtime.link import unknown_import
+from wasmforge.store import check_store, context, store_data
+from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.types import ExternKind
+from wasmforge.types import FuncType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from wasmforge.extern import Entity, Extern
+    from wasmforge.func import Caller
+    from wasmforge.runtime import CompiledModule
+    from wasmforge.store import Storelike
+
+__all__ = ["Linker"]
+
+# What a command may export besides functions: toolchains export these from every program, and nobody imports
+# them from a command (Wasmtime's `Linker::module`).
+_COMMAND_EXPORTS = {
+    "memory": ExternKind.MEMORY,
+    "table": ExternKind.TABLE,
+    "__indirect_function_table": ExternKind.TABLE,
+    "__data_end": ExternKind.GLOBAL,
+    "__heap_base": ExternKind.GLOBAL,
+    "__dso_handle": ExternKind.GLOBAL,
+    "__rtti_base": ExternKind.GLOBAL,
+}
+
+
+class _HostFunction:
+    """A function that is defined for every store; each store makes its own `VMFunction` of it, once."""
+
+    __slots__ = ("access_caller", "callable", "type")
+
+    def __init__(self, ty: FuncType, func: Callable[..., Any], access_caller: bool) -> None:
+        self.type = ty
+        self.callable = func
+        self.access_caller = access_caller
+
+    def in_store(self, store: Storelike) -> VMFunction:
+        functions = store_data(store).linked_functions
+        function = functions.get(self)
+        if function is None:
+            function = host_function(context(store), self.type, self.callable, self.access_caller)
+            functions[self] = function
+        return function
+
+
+class Linker(Managed):
+    """Definitions for the modules of an engine.
+
+    Parameters:
+        engine: the engine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        if not isinstance(engine, Engine):
+            raise TypeError(f"expected an Engine, got {type(engine).__name__}")
+        self.engine = engine
+        self._allow_shadowing = False
+        self._definitions: dict[tuple[str, str], Entity | _HostFunction] = {}
+
+    def _release(self) -> None:
+        self._definitions.clear()
+
+    def _set_allow_shadowing(self, allow: bool) -> None:
+        """Whether a name may be defined again, which replaces the definition. Off at first. Can be set, not read."""
+        self._allow_shadowing = bool(allow)
+
+    allow_shadowing = property(None, _set_allow_shadowing, None, _set_allow_shadowing.__doc__)
+
+    def _insert(self, module: str, name: str, definition: Entity | _HostFunction) -> None:
+        self._check_open()
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise TypeError(f"expected two names as str, got {type(module).__name__} and {type(name).__name__}")
+        key = (module, name)
+        if not self._allow_shadowing and key in self._definitions:
+            raise WasmtimeError(f"import of `{module}::{name}` defined twice")
+        self._definitions[key] = definition
+
+    def define(self, store: Storelike, module: str, name: str, item: Extern) -> None:
+        """Define `item`, which lives in `store`, under two names.
+
+        Raises:
+            WasmtimeError: the names are defined already, or `item` belongs to another store.
+        """
+        entity = entity_of(item)
+        check_store(store, entity.store)
+        self._insert(module, name, entity)
+
+    def define_func(
+        self, module: str, name: str, ty: FuncType, func: Callable[..., Any], access_caller: bool = False
+    ) -> None:
+        """Define a Python function for modules in any store. `ty`, `func` and `access_caller` are those of `Func`.
+
+        Raises:
+            WasmtimeError: the names are defined already.
+        """
+        if not isinstance(ty, FuncType):
+            raise TypeError("expected a FuncType")
+        if not callable(func):
+            raise TypeError(f"expected a callable, got {type(func).__name__}")
+        self._insert(module, name, _HostFunction(ty, func, bool(access_caller)))
+
+    def define_instance(self, store: Storelike, name: str, instance: Instance) -> None:
+        """Define all exports of an instance, with `name` as the first name.
+
+        Raises:
+            WasmtimeError: a name is defined already, or the instance belongs to another store.
+        """
+        if not isinstance(instance, Instance):
+            raise TypeError("expected an `Instance`")
+        check_store(store, instance._instance.store)
+        for field, entity in instance._instance.exports():
+            self._insert(name, field, entity)
+
+    def define_wasi(self) -> None:
+        """Define the functions of WASI preview 1. Stores whose modules use them need `Store.set_wasi`.
+
+        Raises:
+            WasmtimeError: a name is defined already.
+        """
+        from wasmforge.wasi.preview1 import add_to_linker
+
+        add_to_linker(self)
+
+    def define_module(self, store: Storelike, name: str, module: Module) -> None:
+        """Define the exports of a module, with `name` as the first name, and instances made as needed.
+
+        A command (a module that exports `_start`) gets a new instance for every call of one of its functions. Any
+        other module is instantiated now, and its export `_initialize` called.
+
+        Raises:
+            WasmtimeError: an import of the module is not defined, or a name is defined already.
+        """
+        if not isinstance(module, Module):
+            raise TypeError("expected a `Module`")
+        if any(e.name == "_start" and e.kind == ExternKind.FUNC for e in module._open().info.exports):
+            self._define_command(store, name, module)
+            return
+        instance = self.instantiate(store, module)
+        initialize = instance._instance.export("_initialize")
+        if isinstance(initialize, VMFunction):
+            if initialize.type.params or initialize.type.results:
+                raise WasmtimeError("calling the Reactor initialization function: `_initialize` has the wrong type")
+            initialize.make_callable("_initialize")()
+        self.define_instance(store, name, instance)
+
+    def _define_command(self, store: Storelike, name: str, module: Module) -> None:
+        vm = context(store)
+        compiled = module._open()
+        imports = self._imports(store, module)
+        for k, export in enumerate(compiled.info.exports):
+            ty = export_type(compiled.info, k)
+            if isinstance(ty, FuncType):
+                command = _command(compiled, imports, export.name)
+                self._insert(name, export.name, host_function(vm, ty, command, access_caller=True))
+            elif _COMMAND_EXPORTS.get(export.name) != export.kind:
+                raise WasmtimeError(f"command export '{export.name}' is not a function")
+
+    def _imports(self, store: Storelike, module: Module) -> list[Entity]:
+        entities: list[Entity] = []
+        for i in module._open().info.imports:
+            definition = self._definitions.get((i.module, i.name))
+            if definition is None:
+                raise unknown_import(i.module, i.name)
+            entities.append(definition.in_store(store) if isinstance(definition, _HostFunction) else definition)
+        return entities
+
+    def instantiate(self, store: Storelike, module: Module) -> Instance:
+        """Make an instance with imports from this linker.
+
+        Raises:
+            WasmtimeError: an import is not defined, or what is defined does not fit.
+            Trap: as `Instance`.
+        """
+        self._check_open()
+        vm = context(store)
+        if not isinstance(module, Module):
+            raise TypeError(f"expected a Module, got {type(module).__name__}")
+        instance = vm.instantiate(module._open(), self._imports(store, module))
+        instance.run_start()
+        return Instance._wrap(instance)
+
+    def get_default(self, store: Storelike, name: str) -> Func:
+        """The default function of the module `name`: its export with the empty name, else `_start`, else a function
+        that does nothing.
+
+        Raises:
+            WasmtimeError: the export is not a function.
+        """
+        self._check_open()
+        context(store)
+        for field in ("", "_start"):
+            definition = self._definitions.get((name, field))
+            if definition is not None:
+                entity = definition.in_store(store) if isinstance(definition, _HostFunction) else definition
+                if isinstance(entity, VMFunction):
+                    return Func._wrap(entity)
+                what = f"`{field}` export" if field else "default export"
+                raise WasmtimeError(f"{what} in '{name}' is not a function")
+        return Func(store, FuncType([], []), _nothing)
+
+    def get(self, store: Storelike, module: str, name: str) -> Extern:
+        """What is defined under two names.
+
+        Raises:
+            WasmtimeError: nothing is.
+        """
+        self._check_open()
+        context(store)
+        definition = self._definitions.get((module, name))
+        if definition is None:
+            raise WasmtimeError("item not defined in linker")
+        return wrap_extern(definition.in_store(store) if isinstance(definition, _HostFunction) else definition)
+
+    def __repr__(self) -> str:
+        return f"<Linker with {len(self._definitions)} definitions>"
+
+
+def _command(compiled: CompiledModule, imports: list[Entity], name: str) -> Callable[..., Any]:
+    """A host function that calls the export `name` of a new instance."""
+
+    def run(caller: Caller, *params: Any) -> Any:
+        instance = caller._context().instantiate(compiled, imports)
+        instance.run_start()
+        function = instance.export(name)
+        assert isinstance(function, VMFunction)
+        return function.make_callable(name)(*params)
+
+    return run
+
+
+def _nothing() -> None:
+    pass

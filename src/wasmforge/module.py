@@ -1,0 +1,162 @@
+"""`Module`: compiled code with its record of imports and exports, made from WebAssembly or mapped from an image."""
+
+from __future__ import annotations
+
+from wasmforge._managed import Managed
+from wasmforge.engine import Engine
+from wasmforge.runtime import CompiledModule
+from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.types import ExternKind
+from wasmforge.types import ExportType, ExternType, ImportType, _wrap_extern_type
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from wasmforge.compiler.info import CompiledModuleInfo
+
+__all__ = ["Module"]
+
+
+class Module(Managed):
+    """A compiled module. It belongs to an engine and can be instantiated in any store of that engine, by any thread.
+
+    Parameters:
+        engine: the engine that compiles it.
+        wasm: the binary (bytes), or the text (str, or bytes that do not start with a NUL).
+
+    Raises:
+        WasmtimeError: it is malformed, invalid, or uses a feature that is not supported; the message says where.
+        TypeError: an argument has the wrong type.
+    """
+
+    _compiled: CompiledModule
+
+    def __init__(self, engine: Engine, wasm: str | bytes | bytearray) -> None:
+        _check_engine(engine)
+        self._engine = engine
+        self._compiled = CompiledModule.from_bytes(engine._state, engine._compile(_to_wasm(wasm)))
+
+    @classmethod
+    def _wrap(cls, engine: Engine, compiled: CompiledModule) -> Module:
+        self = cls.__new__(cls)
+        self._engine = engine
+        self._compiled = compiled
+        return self
+
+    @classmethod
+    def from_file(cls, engine: Engine, path: str | bytes | PathLike[str] | PathLike[bytes]) -> Module:
+        """Compile the file at `path`, binary or text."""
+        with open(path, "rb") as file:
+            contents = file.read()
+        return cls(engine, contents)
+
+    @classmethod
+    def deserialize(cls, engine: Engine, encoded: bytes | bytearray) -> Module:
+        """Load what `serialize` returned.
+
+        The bytes contain machine code that will run with all rights of this process. They are checked for damage,
+        not for malice: load only what you, or someone you trust as much, have made.
+
+        Raises:
+            WasmtimeError: they are damaged, or were made by another version, for another processor, or with other
+                settings.
+        """
+        _check_engine(engine)
+        if not isinstance(encoded, (bytes, bytearray)):
+            raise TypeError("expected bytes")
+        return cls._wrap(engine, CompiledModule.from_bytes(engine._state, encoded))
+
+    @classmethod
+    def deserialize_file(cls, engine: Engine, path: str | PathLike[str]) -> Module:
+        """Load what `serialize` returned from a file. The file is mapped, not read, and must not change while it is in
+        use. The same trust is needed as for `deserialize`.
+
+        Raises:
+            WasmtimeError: as `deserialize`, or the file cannot be opened.
+        """
+        _check_engine(engine)
+        return cls._wrap(engine, CompiledModule.from_file(engine._state, path))
+
+    @classmethod
+    def validate(cls, engine: Engine, wasm: bytes | bytearray) -> None:
+        """Check that a binary is a valid module, without compiling it.
+
+        Raises:
+            WasmtimeError: it is not; the message says why and where.
+        """
+        _check_engine(engine)
+        if not isinstance(wasm, (bytes, bytearray)):
+            raise TypeError("expected wasm bytes")
+        from wasmforge import validation
+        from wasmforge.binary import decode
+
+        validation.validate(decode(bytes(wasm)))
+
+    def _open(self) -> CompiledModule:
+        self._check_open()
+        return self._compiled
+
+    def _release(self) -> None:
+        del self._compiled
+
+    @property
+    def imports(self) -> list[ImportType]:
+        """What the module needs, in the order in which `Instance` wants it."""
+        info = self._open().info
+        return [ImportType._new(i.module, i.name, import_type(info, k)) for k, i in enumerate(info.imports)]
+
+    @property
+    def exports(self) -> list[ExportType]:
+        """What the module offers, in its own order."""
+        info = self._open().info
+        return [ExportType._new(e.name, export_type(info, k)) for k, e in enumerate(info.exports)]
+
+    def serialize(self) -> bytearray:
+        """The compiled module as bytes: an ELF image with machine code and tables, for `deserialize` or a file."""
+        return bytearray(self._open().serialize())
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return "<Module closed>"
+        info = self._compiled.info
+        name = f" {info.name!r}" if info.name else ""
+        return f"<Module{name}: {len(info.imports)} imports, {len(info.exports)} exports>"
+
+
+def _check_engine(engine: Engine) -> None:
+    if not isinstance(engine, Engine):
+        raise TypeError("expected an Engine")
+    engine._check_open()
+
+
+def _to_wasm(wasm: str | bytes | bytearray) -> bytes:
+    """The binary of what may be text: a str, and bytes that do not start with the magic's NUL, are text. What is empty
+    is left as it is, so that decoding says what is missing."""
+    if isinstance(wasm, (str, bytes)) and len(wasm) > 0 and wasm[0] not in (0, "\0"):
+        from wasmforge.text import wat2wasm
+
+        return bytes(wat2wasm(wasm))
+    if not isinstance(wasm, (bytes, bytearray)):
+        raise TypeError("expected wasm bytes")
+    return bytes(wasm)
+
+
+def import_type(info: CompiledModuleInfo, k: int) -> ExternType:
+    """The type of import `k`."""
+    ty = info.imports[k].type
+    return _wrap_extern_type(info.types[ty] if isinstance(ty, int) else ty)
+
+
+def export_type(info: CompiledModuleInfo, k: int) -> ExternType:
+    """The type of export `k`."""
+    export = info.exports[k]
+    if export.kind == ExternKind.FUNC:
+        return _wrap_extern_type(info.types[info.all_functions()[export.index]])
+    if export.kind == ExternKind.TABLE:
+        return _wrap_extern_type(info.all_tables()[export.index])
+    if export.kind == ExternKind.MEMORY:
+        return _wrap_extern_type(info.all_memories()[export.index])
+    if export.kind == ExternKind.GLOBAL:
+        return _wrap_extern_type(info.all_globals()[export.index])
+    raise WasmtimeError(f"export {export.name!r} has an unknown kind")

@@ -1,0 +1,399 @@
+"""Types as the embedder sees them: value, function, global, table and memory types, and what a module imports and
+exports (specification, section 2.3). Programs build them to describe host objects; `Module` hands them out.
+
+Each wraps the record of the same name in `syntax.types`, which is what every lower room works with. This module is
+on the path of a process that only maps an image, so it imports neither `typing` nor `dataclasses` (20 ms of the
+25 that such a process may take).
+"""
+
+from __future__ import annotations
+
+from wasmforge._managed import Managed
+from wasmforge.syntax import types as syntax
+from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "ExportType",
+    "ExternType",
+    "FuncType",
+    "GlobalType",
+    "ImportType",
+    "Limits",
+    "MemoryType",
+    "TableType",
+    "ValType",
+]
+
+# `anyref` is how the wasmtime package spells externref; programs that print types see the same word here.
+_NAMES = {**syntax.VALUE_TYPES, syntax.EXTERNREF: "anyref"}
+
+_MAX_TABLE_SIZE = (1 << 32) - 1
+_MAX_MEMORY_PAGES = 1 << 16
+
+
+class ValType(Managed):
+    """A value type: `ValType.i32()` and so on. Instances compare by what they denote."""
+
+    _code: syntax.ValType
+
+    def __init__(self) -> None:
+        raise WasmtimeError("cannot construct directly")
+
+    @classmethod
+    def i32(cls) -> ValType:
+        return _from_code(syntax.I32)
+
+    @classmethod
+    def i64(cls) -> ValType:
+        return _from_code(syntax.I64)
+
+    @classmethod
+    def f32(cls) -> ValType:
+        return _from_code(syntax.F32)
+
+    @classmethod
+    def f64(cls) -> ValType:
+        return _from_code(syntax.F64)
+
+    @classmethod
+    def externref(cls) -> ValType:
+        return _from_code(syntax.EXTERNREF)
+
+    @classmethod
+    def funcref(cls) -> ValType:
+        return _from_code(syntax.FUNCREF)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ValType) and self._code == other._code
+
+    def __hash__(self) -> int:
+        return hash(self._code)
+
+    def __str__(self) -> str:
+        return _NAMES.get(self._code, f"ValType({self._code})")
+
+    __repr__ = __str__
+
+
+def _from_code(code: syntax.ValType) -> ValType:
+    """The embedder's object for a value type of `syntax`."""
+    ty = ValType.__new__(ValType)
+    ty._code = code
+    return ty
+
+
+class FuncType(Managed):
+    """The type of a function.
+
+    Parameters:
+        params: the types of the parameters, in order.
+        results: the types of the results, in order.
+    """
+
+    _type: syntax.FuncType
+
+    def __init__(self, params: Iterable[ValType], results: Iterable[ValType]) -> None:
+        self._type = syntax.FuncType(_codes(params), _codes(results))
+
+    @classmethod
+    def _wrap(cls, ty: syntax.FuncType) -> FuncType:
+        self = cls.__new__(cls)
+        self._type = ty
+        return self
+
+    @property
+    def params(self) -> list[ValType]:
+        """The types of the parameters."""
+        return [_from_code(t) for t in self._type.params]
+
+    @property
+    def results(self) -> list[ValType]:
+        """The types of the results."""
+        return [_from_code(t) for t in self._type.results]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FuncType) and self._type == other._type
+
+    def __hash__(self) -> int:
+        return hash(self._type)
+
+    def __repr__(self) -> str:
+        return f"FuncType({self.params}, {self.results})"
+
+
+def _codes(types: Iterable[ValType]) -> tuple[syntax.ValType, ...]:
+    codes = []
+    for ty in types:
+        if not isinstance(ty, ValType):
+            raise TypeError("expected ValType")
+        codes.append(ty._code)
+    return tuple(codes)
+
+
+def _code(ty: object) -> syntax.ValType:
+    if not isinstance(ty, ValType):
+        raise TypeError("expected valtype")
+    return ty._code
+
+
+class GlobalType(Managed):
+    """The type of a global variable: what it holds, and whether it may change."""
+
+    _type: syntax.GlobalType
+
+    def __init__(self, valtype: ValType, mutable: bool) -> None:
+        self._type = syntax.GlobalType(_code(valtype), bool(mutable))
+
+    @classmethod
+    def _wrap(cls, ty: syntax.GlobalType) -> GlobalType:
+        self = cls.__new__(cls)
+        self._type = ty
+        return self
+
+    @property
+    def content(self) -> ValType:
+        """The type of the value."""
+        return _from_code(self._type.content)
+
+    @property
+    def mutable(self) -> bool:
+        """Whether the value may change."""
+        return self._type.mutable
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GlobalType) and self._type == other._type
+
+    def __hash__(self) -> int:
+        return hash(self._type)
+
+    def __repr__(self) -> str:
+        return f"GlobalType({self.content}, mutable={self.mutable})"
+
+
+class Limits:
+    """A range of sizes: pages of a memory, or elements of a table.
+
+    Parameters:
+        min: the initial size.
+        max: how far it may grow, or None for as far as the store allows.
+    """
+
+    __slots__ = ("max", "min")
+
+    def __init__(self, min: int, max: int | None) -> None:  # noqa: A002 - the package's parameter names
+        self.min = min
+        self.max = max
+
+    @classmethod
+    def _wrap(cls, limits: syntax.Limits) -> Limits:
+        return cls(limits.minimum, limits.maximum)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Limits) and self.min == other.min and self.max == other.max
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as in the package
+
+    def __repr__(self) -> str:
+        return f"Limits({self.min}, {self.max})"
+
+
+def _checked_limits(limits: object) -> Limits:
+    if not isinstance(limits, Limits):
+        raise TypeError("expected Limits")
+    if not isinstance(limits.min, int) or not (limits.max is None or isinstance(limits.max, int)):
+        raise TypeError(f"limits must be integers, got {limits!r}")
+    if limits.min < 0:
+        raise WasmtimeError(f"minimum size must not be negative, got {limits.min}")
+    return limits
+
+
+class TableType(Managed):
+    """The type of a table: what its elements are, and its size in elements."""
+
+    _type: syntax.TableType
+
+    def __init__(self, valtype: ValType, limits: Limits) -> None:
+        limits = _checked_limits(limits)
+        element = _code(valtype)
+        if element not in syntax.REFERENCE_TYPES:
+            raise WasmtimeError("failed to allocate TableType")
+        if limits.min > _MAX_TABLE_SIZE or (limits.max or 0) > _MAX_TABLE_SIZE:
+            raise WasmtimeError(f"table size must be at most {_MAX_TABLE_SIZE} elements, got {limits!r}")
+        self._type = syntax.TableType(element, syntax.Limits(limits.min, limits.max))
+
+    @classmethod
+    def _wrap(cls, ty: syntax.TableType) -> TableType:
+        self = cls.__new__(cls)
+        self._type = ty
+        return self
+
+    @property
+    def element(self) -> ValType:
+        """The type of the elements, `funcref` or `externref`."""
+        return _from_code(self._type.element)
+
+    @property
+    def limits(self) -> Limits:
+        """The size in elements."""
+        return Limits._wrap(self._type.limits)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TableType) and self._type == other._type
+
+    def __hash__(self) -> int:
+        return hash(self._type)
+
+    def __repr__(self) -> str:
+        return f"TableType({self.element}, {self.limits!r})"
+
+
+class MemoryType(Managed):
+    """The type of a linear memory.
+
+    Parameters:
+        limits: the size in pages of 64 KiB.
+        is_64, shared, page_size_log2: the memory64, threads and custom-page-sizes proposals, which this version
+            does not implement: any value but the default raises WasmtimeError.
+    """
+
+    _type: syntax.MemoryType
+
+    def __init__(self, limits: Limits, is_64: bool = False, shared: bool = False, page_size_log2: int = 16) -> None:
+        if not isinstance(limits, Limits):
+            raise TypeError("expected Limits")
+        if limits.min >= 1 << 32:
+            raise WasmtimeError("minimum size too large")
+        if limits.max and limits.max >= 1 << 32:
+            raise WasmtimeError("maximum size too large")
+        limits = _checked_limits(limits)
+        if is_64:
+            raise WasmtimeError("64-bit memories are not supported yet: is_64 must be False")
+        if shared:
+            raise WasmtimeError("shared memories are not supported yet: shared must be False")
+        if page_size_log2 != 16:
+            raise WasmtimeError("custom page sizes are not supported yet: page_size_log2 must be 16")
+        if limits.max is not None and limits.max < limits.min:
+            raise WasmtimeError("maximum page size cannot be smaller than the minimum page size")
+        if limits.min > _MAX_MEMORY_PAGES:
+            raise WasmtimeError("minimum size is too large for this memory type's index type")
+        if limits.max is not None and limits.max > _MAX_MEMORY_PAGES:
+            raise WasmtimeError("maximum size is too large for this memory type's index type")
+        self._type = syntax.MemoryType(syntax.Limits(limits.min, limits.max))
+
+    @classmethod
+    def _wrap(cls, ty: syntax.MemoryType) -> MemoryType:
+        self = cls.__new__(cls)
+        self._type = ty
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """The size in pages of 64 KiB."""
+        return Limits._wrap(self._type.limits)
+
+    @property
+    def is_64(self) -> bool:
+        """Whether addresses have 64 bits."""
+        return False
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether threads share the memory."""
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MemoryType) and self._type == other._type
+
+    def __hash__(self) -> int:
+        return hash(self._type)
+
+    def __repr__(self) -> str:
+        return f"MemoryType({self.limits!r})"
+
+
+ExternType = FuncType | TableType | MemoryType | GlobalType
+"""The type of an import or an export."""
+
+
+def _wrap_extern_type(
+    ty: syntax.FuncType | syntax.TableType | syntax.MemoryType | syntax.GlobalType,
+) -> ExternType:
+    """The embedder's object for the type of an import or export."""
+    if isinstance(ty, syntax.FuncType):
+        return FuncType._wrap(ty)
+    if isinstance(ty, syntax.TableType):
+        return TableType._wrap(ty)
+    if isinstance(ty, syntax.MemoryType):
+        return MemoryType._wrap(ty)
+    return GlobalType._wrap(ty)
+
+
+class ImportType(Managed):
+    """What a module asks for: the two names and the type of an import. Made by `Module.imports`."""
+
+    _module: str
+    _name: str
+    _type: ExternType
+
+    def __init__(self) -> None:
+        raise WasmtimeError("cannot construct directly")
+
+    @classmethod
+    def _new(cls, module: str, name: str, ty: ExternType) -> ImportType:
+        self = cls.__new__(cls)
+        self._module = module
+        self._name = name
+        self._type = ty
+        return self
+
+    @property
+    def module(self) -> str:
+        """The first name: which module the import comes from."""
+        return self._module
+
+    @property
+    def name(self) -> str | None:
+        """The second name: which item of that module."""
+        return self._name
+
+    @property
+    def type(self) -> ExternType:
+        """The type that the item must have."""
+        return self._type
+
+    def __repr__(self) -> str:
+        return f"<ImportType {self._module!r} {self._name!r}: {self._type!r}>"
+
+
+class ExportType(Managed):
+    """What a module offers: the name and the type of an export. Made by `Module.exports`."""
+
+    _name: str
+    _type: ExternType
+
+    def __init__(self) -> None:
+        raise WasmtimeError("cannot construct directly")
+
+    @classmethod
+    def _new(cls, name: str, ty: ExternType) -> ExportType:
+        self = cls.__new__(cls)
+        self._name = name
+        self._type = ty
+        return self
+
+    @property
+    def name(self) -> str:
+        """The name of the export."""
+        return self._name
+
+    @property
+    def type(self) -> ExternType:
+        """The type of the export."""
+        return self._type
+
+    def __repr__(self) -> str:
+        return f"<ExportType {self._name!r}: {self._type!r}>"
