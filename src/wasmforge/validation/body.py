@@ -594,6 +594,8 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
 
         if op == 0x0E:  # br_table
             n, pc = read_unsigned(code, pc, 32, base)
+            if n >= end - pc:
+                raise MalformedError(_UNEXPECTED_END, base + end)
             _pop(stack, I32, start)
             pc = _check_br_table(stack, labels, code, pc, n, base, start)
             _set_unreachable(stack, bases[-1])
