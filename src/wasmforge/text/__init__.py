@@ -6,6 +6,7 @@ a module raises `ParseError`, with the line and the column.
 
 from wasmforge.text.errors import ParseError, UnsupportedSyntaxError
 from wasmforge.text.parser import parse
+from wasmforge.text.printer import print_module
 from wasmforge.text.wat2wasm import wat2wasm
 
-__all__ = ["ParseError", "UnsupportedSyntaxError", "parse", "wat2wasm"]
+__all__ = ["ParseError", "UnsupportedSyntaxError", "parse", "print_module", "wat2wasm"]
