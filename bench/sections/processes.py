@@ -33,12 +33,6 @@ module = package.Module.deserialize_file(engine, sys.argv[1])
 assert package.Instance(store, module, []).exports(store)["add"](store, 20, 22) == 42
 """
 
-# Our short way, for a process that already knows its compiled file.
-LOAD: Final = """
-import sys, {package} as package
-assert package.load(sys.argv[1]).add(20, 22) == 42
-"""
-
 
 def _python(code: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", code, *arguments]
