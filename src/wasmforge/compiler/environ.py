@@ -32,11 +32,14 @@ signature; Wasmtime emits one a function) and unused by host functions. It does 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Final
-
-from wasmforge.syntax.module import Module
+from wasmforge.syntax.record import record
 from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128, ExternKind, FuncType, ValType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from wasmforge.syntax.module import Module
 
 __all__ = [
     "BUILTINS",
@@ -79,7 +82,7 @@ STACK_GUARD_SIZE: Final = 65536
 """Inaccessible bytes below each wasm stack: at least twice the probe size."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Location:
     """Where a parameter or result travels: `index` into the register tuple of its class, or into the area."""
 
@@ -306,7 +309,7 @@ class VMContextOffsets:
 # --- Builtins --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Builtin:
     """A routine that compiled code calls through the vmctx's builtin array, by the internal convention.
 
@@ -341,7 +344,7 @@ BUILTIN_INDEX: Final[dict[str, int]] = {b.name: i for i, b in enumerate(BUILTINS
 OPTIMIZATION_LEVELS: Final = ("none", "speed", "speed_and_size")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Tunables:
     """Settings that change what is compiled. They are recorded in each image; loading one made with others is an
     error (Wasmtime's `Tunables`, table C4 of the reference)."""
@@ -359,4 +362,4 @@ class Tunables:
     epoch_interruption: bool = False
 
     def as_dict(self) -> dict[str, int | bool | str]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in type(self).__annotations__}

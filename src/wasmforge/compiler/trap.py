@@ -5,8 +5,11 @@ the `trap` builtin or, for memory faults, the trap table maps the faulting instr
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import Final
+from wasmforge.syntax.record import IntEnum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["TRAP_MESSAGES", "TrapKind"]
 

@@ -7,12 +7,13 @@ Function bodies and constant expressions stay encoded: they are walked by plain 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import NewType
-
+from wasmforge.syntax.record import Enum, field, record
 from wasmforge.syntax.types import ExternKind, FuncType, GlobalType, MemoryType, TableType, ValType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import NewType
 
 __all__ = [
     "CustomSection",
@@ -32,14 +33,17 @@ __all__ = [
     "Table",
 ]
 
-FuncIndex = NewType("FuncIndex", int)
-"""An index into the function index space: imports first, then definitions."""
+if TYPE_CHECKING:
+    FuncIndex = NewType("FuncIndex", int)
+    """An index into the function index space: imports first, then definitions."""
 
-DefinedFuncIndex = NewType("DefinedFuncIndex", int)
-"""An index into the defined functions only."""
+    DefinedFuncIndex = NewType("DefinedFuncIndex", int)
+    """An index into the defined functions only."""
+else:
+    FuncIndex = DefinedFuncIndex = int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Expression:
     """A constant expression, encoded, its closing `end` included.
 
@@ -50,7 +54,7 @@ class Expression:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FunctionBody:
     """One entry of the code section.
 
@@ -67,7 +71,7 @@ ImportType = int | TableType | MemoryType | GlobalType
 """The type of an import: a function's is an index into `Module.types`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Import:
     module: str
     name: str
@@ -76,7 +80,7 @@ class Import:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Export:
     name: str
     kind: ExternKind
@@ -84,12 +88,12 @@ class Export:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Table:
     type: TableType
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Global:
     type: GlobalType
     init: Expression
@@ -101,7 +105,7 @@ class SegmentMode(Enum):
     DECLARATIVE = "declarative"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ElementSegment:
     """`table` and `offset` mean something for active segments only. `items` is a list of function indices
     when the binary used the short form (`uses_expressions` false), of constant expressions otherwise."""
@@ -115,7 +119,7 @@ class ElementSegment:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DataSegment:
     """`memory` and `memory_offset` mean something for active segments only."""
 
@@ -126,7 +130,7 @@ class DataSegment:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CustomSection:
     """`after` is the id of the non-custom section that it follows (0 at the start)."""
 
@@ -136,7 +140,7 @@ class CustomSection:
     offset: int = 0
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class NameSection:
     """The custom section `name` (specification, appendix A.5), decoded leniently: a damaged one is ignored."""
 
@@ -152,7 +156,7 @@ class NameSection:
     data: dict[int, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Module:
     """A module. Lists hold definitions in index order; imports are not repeated in them."""
 
@@ -185,9 +189,7 @@ class Module:
         ]
 
     def all_memories(self) -> list[MemoryType]:
-        return [
-            i.type for i in self.imports_of(ExternKind.MEMORY) if isinstance(i.type, MemoryType)
-        ] + self.memories
+        return [i.type for i in self.imports_of(ExternKind.MEMORY) if isinstance(i.type, MemoryType)] + self.memories
 
     def all_globals(self) -> list[GlobalType]:
         return [i.type for i in self.imports_of(ExternKind.GLOBAL) if isinstance(i.type, GlobalType)] + [

@@ -6,9 +6,11 @@ numbers and mypyc keeps them unboxed. The decoder and the text parser make these
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Final, NewType
+from wasmforge.syntax.record import IntEnum, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, NewType
 
 __all__ = [
     "EXTERNREF",
@@ -32,7 +34,10 @@ __all__ = [
     "value_type_name",
 ]
 
-ValType = NewType("ValType", int)
+if TYPE_CHECKING:
+    ValType = NewType("ValType", int)
+else:
+    ValType = int
 """A value type: the byte of the binary format (specification, section 5.3)."""
 
 I32: Final = ValType(0x7F)
@@ -64,7 +69,7 @@ def value_type_name(t: int) -> str:
     return VALUE_TYPES.get(ValType(t), f"<value type {t:#x}>")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FuncType:
     """A function type: parameters to results."""
 
@@ -77,7 +82,7 @@ class FuncType:
         return f"[{params}] -> [{results}]"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Limits:
     """A size range of a table (in elements) or a memory (in pages). `maximum` is None when open."""
 
@@ -85,18 +90,18 @@ class Limits:
     maximum: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TableType:
     element: ValType
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MemoryType:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GlobalType:
     content: ValType
     mutable: bool
