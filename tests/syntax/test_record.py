@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from wasmforge.compiler.environ import Tunables
+from wasmforge.compiler.info import CodeRange
 from wasmforge.syntax.module import Module, SegmentMode
 from wasmforge.syntax.record import field, record
 from wasmforge.syntax.types import I32, I64, ExternKind, FuncType, GlobalType, Limits
@@ -97,7 +98,19 @@ def test_enumerations() -> None:
         ExternKind(9)
 
 
+def test_named_tuples() -> None:
+    code = CodeRange(length=2, start=1)
+    assert code == (1, 2)
+    assert (code.start, code.length, *code) == (1, 2, 1, 2)
+    assert repr(code) == "CodeRange(start=1, length=2)"
+    assert pickle.loads(pickle.dumps(code)) == code
+    assert type(copy.copy(code)) is CodeRange
+    for wrong in ({"start": 1}, {"start": 1, "length": 2, "end": 3}):
+        with pytest.raises((TypeError, KeyError)):
+            CodeRange(**wrong)
+
+
 def test_the_heavy_modules_are_not_imported() -> None:
-    code = "import sys, wasmforge.compiler.environ, wasmforge.syntax.module; print(*sys.modules)"
+    code = "import sys, wasmforge.compiler.info, wasmforge.compiler.environ; print(*sys.modules)"
     output = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"dataclasses", "enum", "inspect", "re", "typing"} & set(output.split())

@@ -13,10 +13,13 @@ of `e_ident`, which ELF leaves to us.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final
 from zlib import crc32
 
 from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = [
     "Image",

@@ -13,12 +13,16 @@ from __future__ import annotations
 import marshal
 from bisect import bisect_right
 from struct import Struct
-from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.module import Export, Import, ImportType, SegmentMode
+from wasmforge.syntax.record import NamedTuple
 from wasmforge.syntax.types import ExternKind, FuncType, GlobalType, Limits, MemoryType, TableType, ValType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 __all__ = ["CodeRange", "CompiledModuleInfo", "DataInfo", "ElementInfo", "GlobalInfo", "MemoryImage"]
 

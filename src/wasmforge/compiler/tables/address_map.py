@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from typing import Final
 
 from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["NO_POSITION", "encode", "lookup"]
 
