@@ -155,7 +155,7 @@ class Descriptor:
     def rename_at(self, path: bytes, target: Descriptor, target_path: bytes) -> None:
         raise WasiError(BADF)
 
-    def link_at(self, path: bytes, target: Descriptor, target_path: bytes) -> None:
+    def link_at(self, path: bytes, follow: bool, target: Descriptor, target_path: bytes) -> None:
         raise WasiError(BADF)
 
     def symlink_at(self, contents: bytes, path: bytes) -> None:

@@ -6,7 +6,6 @@ is the business of the directory (`host_files.py`, `beneath.py`).
 from __future__ import annotations
 
 from wasmforge.wasi import abi
-from wasmforge.wasi.errno import INVAL, WasiError
 from wasmforge.wasi.fd_functions import times_to_set
 
 TYPE_CHECKING = False
@@ -77,9 +76,8 @@ def path_link(
 ) -> None:
     directory = context.descriptors.get(fd)
     target = context.descriptors.get(new_fd)
-    if lookup & abi.LOOKUP_SYMLINK_FOLLOW:
-        raise WasiError(INVAL)  # as in Wasmtime: a hard link to what a link names cannot be made safely
-    directory.link_at(memory.path(path, length), target, memory.path(new_path, new_length))
+    follow = bool(lookup & abi.LOOKUP_SYMLINK_FOLLOW)
+    directory.link_at(memory.path(path, length), follow, target, memory.path(new_path, new_length))
 
 
 def path_symlink(

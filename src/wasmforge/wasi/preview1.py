@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
+    from wasmforge.linker import Linker
     from wasmforge.wasi.context import WasiContext
     from wasmforge.wasi.guest_memory import GuestMemory
 
     Implementation = Callable[..., None]
     Locate = Callable[[Any], tuple[WasiContext, GuestMemory]]
 
-__all__ = ["FUNCTIONS", "MODULE_NAME", "Function", "host_function"]
+__all__ = ["FUNCTIONS", "MODULE_NAME", "Function", "add_to_linker", "host_function"]
 
 MODULE_NAME: Final = "wasi_snapshot_preview1"
 
@@ -150,3 +151,14 @@ def host_function(row: Function, locate: Locate) -> Callable[..., int]:
         return call(caller, *values)
 
     return checked_call
+
+
+def add_to_linker(linker: Linker) -> None:
+    """Defines every function of the table in `linker`, for modules in any store.
+
+    Raises WasmtimeError when one of the names is taken.
+    """
+    from wasmforge.wasi.binding import Definition  # needs the runtime, which the table does not
+
+    for row in FUNCTIONS:
+        linker._insert(MODULE_NAME, row.name, Definition(row))
