@@ -9,6 +9,7 @@ import pytest
 from tests.building import assemble, function_type
 from wasmforge.binary import decode
 from wasmforge.binary.leb128 import encode_unsigned
+from wasmforge.syntax import limits
 from wasmforge.syntax.errors import MalformedError, UnsupportedFeatureError
 from wasmforge.syntax.module import (
     CustomSection,
@@ -246,21 +247,57 @@ def test_counts_in_the_billions_allocate_nothing(content: tuple[int, str]) -> No
         tracemalloc.stop()
 
 
-def test_locals_stay_run_length_encoded() -> None:
-    """Threat: five bytes of body declare four billion locals."""
-    body = bytes.fromhex("01 ffffffff0f 7f 0b")
-    m = decode(
-        module(section(1, "01 60 00 00"), section(3, "01 00"), section(10, b"\x01" + bytes((len(body),)) + body))
+def with_body(body: str) -> bytes:
+    content = bytes.fromhex(body)
+    return module(
+        section(1, "01 60 00 00"), section(3, "01 00"), section(10, b"\x01" + bytes((len(content),)) + content)
     )
-    assert m.code[0].locals == ((0xFFFFFFFF, I32),)
 
 
-def test_more_locals_than_the_grammar_has_are_malformed() -> None:
-    body = bytes.fromhex("02 ffffffff0f 7f 01 7f 0b")
-    with pytest.raises(MalformedError, match=r"^too many locals"):
-        decode(
-            module(section(1, "01 60 00 00"), section(3, "01 00"), section(10, b"\x01" + bytes((len(body),)) + body))
-        )
+def test_locals_stay_run_length_encoded() -> None:
+    assert decode(with_body("02 d08603 7f 00 7e 0b")).code[0].locals == ((50_000, I32), (0, I64))
+
+
+@pytest.mark.parametrize("runs", ["01 d18603 7f", "02 ffffffff0f 7f 01 7f", "03 d08603 7f 00 7e 01 7f"])
+def test_too_many_locals(runs: str) -> None:
+    """Threat: five bytes of body declare four billion locals."""
+    with pytest.raises(MalformedError, match=r"^too many locals: \d+, the limit is 50000"):
+        decode(with_body(runs + "0b"))
+
+
+@pytest.mark.parametrize(
+    ("number", "limit", "item"),
+    [
+        (1, limits.TYPES, "60 00 00"),
+        (2, limits.IMPORTS, "00 00 00 00"),
+        (3, limits.FUNCTIONS, "00"),
+        (4, limits.TABLES, "70 00 00"),
+        (6, limits.GLOBALS, "7f 00 41 00 0b"),
+        (7, limits.EXPORTS, "00 00 00"),
+        (9, limits.ELEMENT_SEGMENTS, "01 00 00"),
+        (10, limits.FUNCTIONS, "02 00 0b"),
+        (11, limits.DATA_SEGMENTS, "01 00"),
+    ],
+)
+def test_counts_are_compared_with_their_limits_before_the_items_are_made(number: int, limit: int, item: str) -> None:
+    """Threat: items of a byte or two whose records take a hundred."""
+    data = module(section(number, encode_unsigned(limit + 1) + bytes.fromhex(item) * (limit + 1)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            MalformedError, match=rf"^too many items in the .* section: {limit + 1}, the limit is {limit}"
+        ):
+            decode(data)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_custom_sections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CUSTOM_SECTIONS", 3)
+    assert len(decode(module(*[section(0, "00")] * 3)).custom) == 3
+    with pytest.raises(MalformedError, match=r"^too many custom sections: the limit is 3"):
+        decode(module(*[section(0, "00")] * 4))
 
 
 def test_bytes_like_input_is_accepted() -> None:

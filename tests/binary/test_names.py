@@ -8,6 +8,7 @@ import pytest
 
 from tests.fuzzing import mutate
 from wasmforge.binary.names import decode_names, encode_names
+from wasmforge.syntax import limits
 from wasmforge.syntax.module import NameSection
 
 FULL = NameSection(
@@ -55,6 +56,13 @@ def test_an_empty_module_name_is_a_name() -> None:
 )
 def test_damage_costs_only_what_is_damaged(content: str, expected: NameSection) -> None:
     assert decode_names(bytes.fromhex(content)) == expected
+
+
+def test_names_beyond_the_limit_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threat: an entry of three bytes takes a hundred in a dictionary."""
+    monkeypatch.setattr(limits, "NAMES", 3)
+    names = NameSection("m", dict.fromkeys(range(2), "f"), {0: dict.fromkeys(range(5), "x"), 1: {0: "y"}})
+    assert decode_names(encode_names(names)) == NameSection("m", {0: "f", 1: "f"}, {0: {0: "x"}})
 
 
 def test_mutants_never_raise() -> None:

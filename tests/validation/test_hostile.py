@@ -13,10 +13,11 @@ import pytest
 from tests.building import FunctionBody, assemble, function_type, one_function
 from wasmforge.binary import decode, encode
 from wasmforge.binary.leb128 import encode_unsigned
+from wasmforge.syntax import limits
 from wasmforge.syntax.errors import MalformedError
-from wasmforge.syntax.module import Export, Module
-from wasmforge.syntax.types import I32, ExternKind, FuncType
-from wasmforge.validation import InvalidError, limits, validate
+from wasmforge.syntax.module import Export, Import, Module, Table
+from wasmforge.syntax.types import FUNCREF, I32, ExternKind, FuncType, Limits, TableType
+from wasmforge.validation import InvalidError, validate
 
 
 def body(*parts: bytes) -> Module:
@@ -52,10 +53,10 @@ def test_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_hundred_tables() -> None:
-    header = b"\0asm\x01\0\0\0"
-    tables = b"\x70\x00\x00" * 100
-    validate(decode(header + b"\x04" + encode_unsigned(301) + b"\x64" + tables))
-    invalid(decode(header + b"\x04" + encode_unsigned(304) + b"\x65" + tables + tables[:3]), "too many tables: 101")
+    table = Table(TableType(FUNCREF, Limits(0)))
+    imported = Import("m", "t", ExternKind.TABLE, table.type)
+    validate(Module(imports=[imported] * 50, tables=[table] * 50))
+    invalid(Module(imports=[imported] * 50, tables=[table] * 51), "too many tables: 101, the limit is 100")
 
 
 def test_names() -> None:

@@ -6,7 +6,7 @@ them. What is accepted here is therefore a module only after `validation.validat
 
 Reads are bounded by the whole input and the size of a section is compared afterwards, so that a damaged number is
 reported as such and not as the end of a section that the damage made too short. Threat: counts in the billions.
-Every count is compared with the bytes that are left before anything is allocated for it.
+Every count is compared with the bytes that are left, and with its limit, before anything is allocated for it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from wasmforge.binary.instructions import skip_expression
 from wasmforge.binary.leb128 import read_unsigned
 from wasmforge.binary.names import decode_names
 from wasmforge.binary.sections import SECTION_NAMES, SECTION_ORDER, Section
+from wasmforge.syntax import limits
 from wasmforge.syntax.errors import MalformedError, UnsupportedFeatureError
 from wasmforge.syntax.module import (
     CustomSection,
@@ -67,8 +68,19 @@ _FUNCTION_TYPE: Final = 0x60
 _TABLE_WITH_INITIALIZER: Final = 0x40
 _TAG_KIND: Final = 4
 _END: Final = 0x0B
-_MAX_LOCALS_OF_GRAMMAR: Final = 0xFFFFFFFF
-"""More locals than this are malformed (section 5.5.13); the much lower limit of the validator is a limit."""
+
+_COUNT_LIMITS: Final[dict[int, int]] = {
+    Section.TYPE: limits.TYPES,
+    Section.IMPORT: limits.IMPORTS,
+    Section.FUNCTION: limits.FUNCTIONS,
+    Section.TABLE: limits.TABLES,
+    Section.GLOBAL: limits.GLOBALS,
+    Section.EXPORT: limits.EXPORTS,
+    Section.ELEMENT: limits.ELEMENT_SEGMENTS,
+    Section.CODE: limits.FUNCTIONS,
+    Section.DATA: limits.DATA_SEGMENTS,
+}
+"""Items that a section may have. The validator adds what was imported."""
 
 _EXTERN_KINDS: Final = tuple(ExternKind)
 _UNEXPECTED_END: Final = "unexpected end of section or function"
@@ -94,6 +106,7 @@ class _Decoder:
         self.section_end = 0
         self.result: Final = Module()
         self.function_section_at = 0
+        self.runs: Final[dict[tuple[int, ValType], tuple[int, ValType]]] = {}
 
     # Primitives
 
@@ -290,17 +303,19 @@ class _Decoder:
         if section == Section.DATA_COUNT:
             m.data_count = self.u32()
             return
-        if section == Section.FUNCTION:
-            self.function_section_at = self.at
-        elif section == Section.CODE:
-            self.code_section()
-            return
+        start = self.at
         count = self.length()
+        maximum = _COUNT_LIMITS.get(section, count)
+        if count > maximum:
+            raise MalformedError(
+                f"too many items in the {SECTION_NAMES[section]} section: {count}, the limit is {maximum}", start
+            )
         if section == Section.TYPE:
             m.types = [self.function_type() for _ in range(count)]
         elif section == Section.IMPORT:
             m.imports = [self.import_() for _ in range(count)]
         elif section == Section.FUNCTION:
+            self.function_section_at = start
             m.functions = [self.u32() for _ in range(count)]
         elif section == Section.TABLE:
             m.tables = [self.table() for _ in range(count)]
@@ -312,6 +327,8 @@ class _Decoder:
             m.exports = [self.export() for _ in range(count)]
         elif section == Section.ELEMENT:
             m.elements = [self.element_segment() for _ in range(count)]
+        elif section == Section.CODE:
+            m.code = [self.function_body() for _ in range(count)]
         else:
             m.data = [self.data_segment() for _ in range(count)]
 
@@ -319,6 +336,8 @@ class _Decoder:
         name = self.name()
         if self.at > self.section_end:
             raise MalformedError(_UNEXPECTED_END, self.section_end)
+        if len(self.result.custom) >= limits.CUSTOM_SECTIONS:
+            raise MalformedError(f"too many custom sections: the limit is {limits.CUSTOM_SECTIONS}", start)
         content = self.data[self.at : self.section_end]
         self.result.custom.append(CustomSection(name, content, after, start))
         if name == "name" and self.result.names is None:
@@ -408,11 +427,6 @@ class _Decoder:
         memory_offset = self.expression()
         return DataSegment(SegmentMode.ACTIVE, memory, memory_offset, self.take(self.length()), start)
 
-    def code_section(self) -> None:
-        bodies = self.result.code
-        for _ in range(self.length()):
-            bodies.append(self.function_body())
-
     def function_body(self) -> FunctionBody:
         start = self.at
         size = self.length()
@@ -425,9 +439,10 @@ class _Decoder:
             at = self.at
             count = self.u32()
             total += count
-            if total > _MAX_LOCALS_OF_GRAMMAR:
-                raise MalformedError("too many locals", at)
-            runs.append((count, self.value_type()))
+            if total > limits.LOCALS:
+                raise MalformedError(f"too many locals: {total}, the limit is {limits.LOCALS}", at)
+            run = (count, self.value_type())
+            runs.append(self.runs.setdefault(run, run))  # most modules have few different ones
         at = self.at
         if at >= end or self.data[end - 1] != _END:
             self.report_missing_end(end)

@@ -1,7 +1,8 @@
 """The custom section `name` (specification, appendix A.5): its content to a `NameSection` and back.
 
 The decoder and the encoder of modules use it. Names matter for messages, backtraces and the text format only, so
-nothing in this section can make a module malformed: a damaged subsection is left out.
+nothing in this section can make a module malformed: the damaged part of a subsection is left out, and so is whatever
+exceeds the limit.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from wasmforge.binary.leb128 import read_unsigned, write_unsigned
+from wasmforge.syntax import limits
 from wasmforge.syntax.errors import MalformedError
 from wasmforge.syntax.module import NameSection
 
@@ -31,17 +33,7 @@ _INDIRECT_MAPS: Final[dict[int, str]] = {2: "locals", 3: "labels"}
 
 def decode_names(content: bytes) -> NameSection:
     """Decodes the content of a name section. Never raises: what cannot be read is left out."""
-    names = NameSection()
-    at = 0
-    try:
-        while at < len(content):
-            subsection = content[at]
-            size, at = read_unsigned(content, at + 1)
-            _decode_subsection(names, subsection, content[at : at + size])
-            at += size
-    except MalformedError:
-        pass
-    return names
+    return _Decoder(content).names()
 
 
 def encode_names(names: NameSection) -> bytes:
@@ -60,41 +52,71 @@ def encode_names(names: NameSection) -> bytes:
     return bytes(out)
 
 
-def _decode_subsection(names: NameSection, subsection: int, content: bytes) -> None:
-    try:
-        if subsection == _MODULE:
-            names.module, _ = _read_name(content, 0)
-        elif subsection in _MAPS:
-            _read_map(content, 0, getattr(names, _MAPS[subsection]))
-        elif subsection in _INDIRECT_MAPS:
-            _read_indirect_map(content, getattr(names, _INDIRECT_MAPS[subsection]))
-    except (MalformedError, UnicodeDecodeError):
-        pass
+class _Decoder:
+    def __init__(self, content: bytes) -> None:
+        self.content: Final = content
+        self.at = 0
+        self.end = len(content)
+        self.result: Final = NameSection()
+        self.left = limits.NAMES
 
+    def names(self) -> NameSection:
+        try:
+            while self.at < len(self.content):
+                subsection = self.content[self.at]
+                size, start = read_unsigned(self.content, self.at + 1)
+                self.at = start
+                self.end = min(start + size, len(self.content))
+                self.subsection(subsection)
+                self.at = start + size
+        except MalformedError:
+            pass
+        return self.result
 
-def _read_name(content: bytes, at: int) -> tuple[str, int]:
-    size, at = read_unsigned(content, at)
-    if size > len(content) - at:
-        raise MalformedError("length out of bounds", at)
-    return content[at : at + size].decode(), at + size
+    def subsection(self, subsection: int) -> None:
+        try:
+            if subsection == _MODULE:
+                self.result.module = self.name()
+            elif subsection in _MAPS:
+                self.map(getattr(self.result, _MAPS[subsection]))
+            elif subsection in _INDIRECT_MAPS:
+                self.indirect_map(getattr(self.result, _INDIRECT_MAPS[subsection]))
+        except (MalformedError, UnicodeDecodeError):
+            pass
 
+    def number(self) -> int:
+        value, self.at = read_unsigned(self.content, self.at)
+        if self.at > self.end:
+            raise MalformedError("unexpected end", self.end)
+        return value
 
-def _read_map(content: bytes, at: int, names: dict[int, str]) -> int:
-    count, at = read_unsigned(content, at)
-    # Threat: a count in the billions. The loop ends with the bytes, since every entry consumes some.
-    while count > 0:
-        index, at = read_unsigned(content, at)
-        names[index], at = _read_name(content, at)
-        count -= 1
-    return at
+    def name(self) -> str:
+        size = self.number()
+        start = self.at
+        self.at = start + size
+        if self.at > self.end:
+            raise MalformedError("length out of bounds", start)
+        return self.content[start : self.at].decode()
 
+    def map(self, names: dict[int, str]) -> None:
+        # Threat: a count in the billions. The loop ends with the bytes, since every entry consumes some.
+        for _ in range(self.number()):
+            index = self.number()
+            name = self.name()
+            self.left -= 1
+            if self.left < 0:
+                raise MalformedError("too many names", self.at)
+            names[index] = name
 
-def _read_indirect_map(content: bytes, names: dict[int, dict[int, str]]) -> None:
-    count, at = read_unsigned(content, 0)
-    while count > 0:
-        index, at = read_unsigned(content, at)
-        at = _read_map(content, at, names.setdefault(index, {}))
-        count -= 1
+    def indirect_map(self, names: dict[int, dict[int, str]]) -> None:
+        for _ in range(self.number()):
+            index = self.number()
+            inner: dict[int, str] = {}
+            try:
+                self.map(inner)
+            finally:
+                if inner:
+                    names[index] = inner
 
 
 def _encode_name(name: str) -> bytearray:

@@ -21,9 +21,9 @@ from wasmforge.binary.features import opcode_error, type_error
 from wasmforge.binary.leb128 import read_signed, read_unsigned
 from wasmforge.syntax.errors import MalformedError
 from wasmforge.syntax.instructions import Opcode
+from wasmforge.syntax.limits import NESTING, OPERANDS
 from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, value_type_name
 from wasmforge.validation.errors import Invalid
-from wasmforge.validation.limits import NESTING, OPERANDS
 from wasmforge.validation.tables import (
     BINARY,
     BLOCK_RESULT,

@@ -13,6 +13,7 @@ from typing import Final
 
 from wasmforge.binary.instructions import instructions
 from wasmforge.binary.leb128 import read_unsigned
+from wasmforge.syntax import limits as limit
 from wasmforge.syntax.errors import MalformedError
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.module import ElementSegment, Expression, FunctionBody, Module, SegmentMode
@@ -26,7 +27,6 @@ from wasmforge.syntax.types import (
     TableType,
     value_type_name,
 )
-from wasmforge.validation import limits as limit
 from wasmforge.validation.body import Context, Locals, check_body
 from wasmforge.validation.errors import Invalid, InvalidError
 

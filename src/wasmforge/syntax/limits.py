@@ -1,8 +1,9 @@
-"""The implementation limits of the validator (specification, appendix A.1).
+"""The implementation limits (specification, appendix A.1).
 
-The numbers are those of wasmparser 0.244, so that a module runs here when it runs under Wasmtime 42; the last three
-are our own. `validate` enforces all of them but `TABLE_ENTRIES`, which the runtime enforces when it allocates a
-table: the specification suite declares, and never instantiates, a larger one.
+The decoder compares counts with them before it makes anything; the validator compares everything, for modules that came
+from text. The numbers are those of wasmparser 0.244, so that a module runs here when it runs under Wasmtime 42; the
+last four are our own. `TABLE_ENTRIES` is for the runtime, which allocates tables: the specification suite declares,
+and never instantiates, a larger one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 
 __all__ = [
     "BODY_SIZE",
+    "CUSTOM_SECTIONS",
     "DATA_SEGMENTS",
     "ELEMENT_SEGMENTS",
     "EXPORTS",
@@ -19,6 +21,7 @@ __all__ = [
     "IMPORTS",
     "LOCALS",
     "MEMORY_PAGES",
+    "NAMES",
     "NAME_BYTES",
     "NESTING",
     "OPERANDS",
@@ -51,6 +54,10 @@ MEMORY_PAGES: Final = 65_536
 TABLE_MAXIMUM: Final = 0xFFFF_FFFF
 """The size that the type of a table can name (section 3.2.4)."""
 
+CUSTOM_SECTIONS: Final = 100_000
+"""Threat: three bytes make a custom section, and its record takes fifty times as many."""
+NAMES: Final = 1_000_000
+"""Entries of the name section; those beyond are left out. Threat as above."""
 NESTING: Final = 100_000
 """Blocks open at once. Threat: two bytes of body open a block, and every phase keeps a record for an open block."""
 OPERANDS: Final = 1_000_000
