@@ -1,1 +1,5 @@
-"""Placeholder until the room is built."""
+"""Compilers: a validated module to one image (`image`) of machine code, tables and module record.
+
+`environ` is the contract between the compilers and the runtime; `llvm` the optimising compiler; `tables` the
+side tables.
+"""

@@ -94,12 +94,10 @@ class CompiledModuleInfo:
     - `wasm_to_array`: type index to trampoline, for every type index.
     - `dwarf`: name, start and length in `.wasmforge.dwarf` of the guest's debug sections.
     - `has_unparsed_debuginfo`: the module had debug sections that were not kept.
-    - `code_section_offset`: position in the binary of the code section's contents; the guest's DWARF counts from there.
     """
 
     __slots__ = (
         "array_to_wasm",
-        "code_section_offset",
         "data",
         "dwarf",
         "elements",
@@ -138,7 +136,6 @@ class CompiledModuleInfo:
         self.wasm_to_array: dict[int, CodeRange] = {}
         self.dwarf: list[tuple[str, int, int]] = []
         self.has_unparsed_debuginfo = False
-        self.code_section_offset = 0
         # u32 pairs (text offset, length) and u32 (offset of the body in the binary), by defined function index:
         # packed, because a module of 10,000 functions would pay milliseconds for tuples that most runs never read.
         self.packed_function_ranges = b""
@@ -212,7 +209,6 @@ class CompiledModuleInfo:
                 tuple((x, *r) for x, r in sorted(self.wasm_to_array.items())),
                 tuple((name.encode(), start, length) for name, start, length in self.dwarf),
                 int(self.has_unparsed_debuginfo),
-                self.code_section_offset,
                 self.packed_function_ranges,
                 self.packed_function_offsets,
             ),
@@ -252,7 +248,6 @@ class CompiledModuleInfo:
             wasm_to_array,
             dwarf,
             unparsed,
-            info.code_section_offset,
             info.packed_function_ranges,
             info.packed_function_offsets,
         ) = fields

@@ -1,1 +1,5 @@
-"""Placeholder until the room is built."""
+"""The optimising compiler: a validated module to one image, by way of LLVM in worker processes."""
+
+from wasmforge.compiler.llvm.compile import compile_module
+
+__all__ = ["compile_module"]

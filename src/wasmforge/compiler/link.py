@@ -1,0 +1,197 @@
+"""The link step: machine code and table rows of all chunks to one image. Both compilers end here.
+
+Text of all chunks comes first, their constants behind it; what is relative between them is resolved, so that nothing is
+left to relocate. The module record with everything that the runtime wants to know is made here too.
+"""
+
+from __future__ import annotations
+
+from array import array
+from struct import pack_into
+from typing import Any, Final
+
+from wasmforge.compiler.compatibility import encode_engine
+from wasmforge.compiler.environ import Tunables
+from wasmforge.compiler.image import (
+    ADDRESS_MAP_SECTION,
+    DWARF_SECTION,
+    ENGINE_SECTION,
+    INFO_SECTION,
+    MEMORY_SECTION,
+    NAME_SECTION,
+    PAGE,
+    RODATA_WASM_SECTION,
+    TRAP_SECTION,
+    ImageBuilder,
+)
+from wasmforge.compiler.info import CodeRange, CompiledModuleInfo, DataInfo, ElementInfo, GlobalInfo, MemoryImage
+from wasmforge.compiler.memory_images import memory_images
+from wasmforge.compiler.tables import address_map, function_names, trap_table
+from wasmforge.compiler.target import host_level
+from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.module import ElementSegment, Expression, Module, SegmentMode
+from wasmforge.syntax.types import ExternKind
+
+__all__ = ["link"]
+
+_CHUNK_ALIGNMENT: Final = 64
+_TEXT_LIMIT: Final = 1 << 30
+"""Relative 32-bit distances reach 2 GiB; half of it leaves room for the constants."""
+
+
+def link(
+    module: Module,
+    func_refs: list[int],
+    chunks: list[dict[str, Any]],
+    canonical: list[int],
+    tunables: Tunables,
+) -> bytes:
+    """Makes the image.
+
+    `chunks` are replies of `llvm.worker.compile_chunk`; their symbols are `f<function>`, `a2w<type>` and
+    `w2a<type>`. `canonical` gives for every type index the first one with the same signature: they share trampolines.
+    """
+    code = _Code(chunks)
+    builder = ImageBuilder()
+    builder.add_text(code.text, code.constants, code.constants_at)
+    info = _describe(module, func_refs, code, canonical)
+    _add_data(builder, module, info, tunables)
+    if tunables.generate_address_map:
+        builder.add_section(ADDRESS_MAP_SECTION, address_map.encode(code.offsets, code.positions))
+    builder.add_section(TRAP_SECTION, trap_table.encode(code.offsets, code.codes))
+    builder.add_section(NAME_SECTION, function_names.encode(module.names.functions if module.names else {}))
+    _add_dwarf(builder, module, info, tunables)
+    builder.add_section(INFO_SECTION, info.encode())
+    builder.add_section(ENGINE_SECTION, encode_engine(tunables, host_level()))
+    for symbol, (start, length) in code.symbols.items():
+        builder.add_symbol(_symbol_name(symbol), start, length)
+    return builder.build()
+
+
+def _symbol_name(symbol: str) -> str:
+    """Wasmtime's names for what the compilers call f5, a2w0 and w2a0."""
+    if symbol.startswith("f"):
+        return f"wasm[0]::function[{symbol[1:]}]"
+    kind = "array_to_wasm" if symbol.startswith("a2w") else "wasm_to_array"
+    return f"{kind}_trampoline[{symbol[3:]}]"
+
+
+class _Code:
+    """The text of all chunks, laid out and resolved."""
+
+    def __init__(self, chunks: list[dict[str, Any]]) -> None:
+        self.text = bytearray()
+        self.constants = bytearray()
+        self.symbols: dict[str, CodeRange] = {}
+        self.offsets = array("I")
+        self.positions = array("I")
+        self.codes = array("B")
+        bases = [self._place(chunk) for chunk in chunks]
+        self.text += b"\xcc" * (-len(self.text) % _CHUNK_ALIGNMENT)
+        self.constants_at = len(self.text)
+        if self.constants_at + len(self.constants) > _TEXT_LIMIT:
+            raise WasmtimeError(f"the module is too large: more than {_TEXT_LIMIT} bytes of machine code")
+        for chunk, (text_base, constants_base) in zip(chunks, bases, strict=True):
+            self._relocate(chunk, text_base, constants_base)
+
+    def _place(self, chunk: dict[str, Any]) -> tuple[int, int]:
+        self.text += b"\xcc" * (-len(self.text) % _CHUNK_ALIGNMENT)
+        self.constants += bytes(-len(self.constants) % _CHUNK_ALIGNMENT)
+        text_base, constants_base = len(self.text), len(self.constants)
+        self.text += chunk["text"]
+        self.constants += chunk["constants"]
+        for name, start, size in chunk["functions"]:
+            self.symbols[name] = CodeRange(text_base + start, size)
+        offsets = array("I", chunk["offsets"])
+        self.offsets.extend(array("I", (text_base + o for o in offsets)) if text_base else offsets)
+        self.positions.frombytes(chunk["positions"])
+        self.codes.frombytes(chunk["codes"])
+        if offsets and text_base + offsets[-1] < len(self.text) - 1:
+            self.offsets.append(len(self.text) - 1)
+            self.positions.append(address_map.NO_POSITION)
+            self.codes.append(0)
+        return text_base, constants_base
+
+    def _relocate(self, chunk: dict[str, Any], text_base: int, constants_base: int) -> None:
+        bases = (text_base, self.constants_at + constants_base)
+        targets = [self.symbols[name].start for name in chunk["undefined"]]
+        rows = array("q", chunk["relocations"])
+        for k in range(0, len(rows), 5):
+            place_in, place, target_in, target, addend = rows[k : k + 5]
+            value = targets[target] if target_in == 2 else bases[target_in] + target
+            value += addend - bases[place_in] - place
+            if place_in:
+                pack_into("<i", self.constants, constants_base + place, value)
+            else:
+                pack_into("<i", self.text, text_base + place, value)
+
+
+def _describe(module: Module, func_refs: list[int], code: _Code, canonical: list[int]) -> CompiledModuleInfo:
+    info = CompiledModuleInfo()
+    info.name = module.names.module if module.names else None
+    info.types = module.types
+    info.imports = module.imports
+    info.functions = module.functions
+    info.tables = [t.type for t in module.tables]
+    info.memories = module.memories
+    info.globals = [GlobalInfo(g.type, g.init.code) for g in module.globals]
+    info.exports = module.exports
+    info.start = module.start
+    info.elements = [_element(e) for e in module.elements]
+    info.func_refs = func_refs
+    imported = module.num_imported(ExternKind.FUNC)
+    ranges = array("I")
+    for k in range(len(module.functions)):
+        ranges.extend(code.symbols[f"f{imported + k}"])
+    info.packed_function_ranges = ranges.tobytes()
+    info.packed_function_offsets = array("I", (b.offset for b in module.code)).tobytes()
+    for x, first in enumerate(canonical):
+        if (found := code.symbols.get(f"a2w{first}")) is not None:
+            info.array_to_wasm[x] = found
+        info.wasm_to_array[x] = code.symbols[f"w2a{first}"]
+    return info
+
+
+def _expression(e: Expression | None) -> bytes | None:
+    return None if e is None else e.code
+
+
+def _element(e: ElementSegment) -> ElementInfo:
+    items: tuple[int, ...] | tuple[bytes, ...]
+    if e.uses_expressions:
+        items = tuple(i.code for i in e.items if isinstance(i, Expression))
+    else:
+        items = tuple(i for i in e.items if isinstance(i, int))
+    return ElementInfo(e.mode, e.type, e.table, _expression(e.table_offset), items, e.uses_expressions)
+
+
+def _add_data(builder: ImageBuilder, module: Module, info: CompiledModuleInfo, tunables: Tunables) -> None:
+    """Data segments, and the memory images that some of them are part of."""
+    images = memory_images(module) if tunables.memory_init_cow else {}
+    contents = bytearray()
+    for x, segment in enumerate(module.data):
+        in_image = segment.mode == SegmentMode.ACTIVE and segment.memory in images
+        data = b"" if in_image and x in images[segment.memory].segments else segment.data
+        offset = _expression(segment.memory_offset)
+        info.data.append(DataInfo(segment.mode, segment.memory, offset, len(contents), len(data), in_image))
+        contents += data
+    builder.add_section(RODATA_WASM_SECTION, contents)
+    if not images:
+        return
+    pages = bytearray()
+    for memory, image in images.items():
+        info.memory_images[memory] = MemoryImage(image.start, len(pages), len(image.data))
+        pages += image.data
+    builder.add_section(MEMORY_SECTION, pages, PAGE)
+
+
+def _add_dwarf(builder: ImageBuilder, module: Module, info: CompiledModuleInfo, tunables: Tunables) -> None:
+    sections = [c for c in module.custom if c.name.startswith(".debug_")]
+    if not tunables.parse_wasm_debuginfo:
+        info.has_unparsed_debuginfo = bool(sections)
+        return
+    contents = bytearray()
+    for section in sections:
+        info.dwarf.append((section.name, len(contents), len(section.data)))
+        contents += section.data
+    builder.add_section(DWARF_SECTION, contents)

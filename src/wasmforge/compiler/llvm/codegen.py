@@ -1,0 +1,97 @@
+"""From LLVM IR text to an ELF object, through llvmlite. Only worker processes import this file: LLVM ends the process
+when it meets something that it cannot handle, and llvmlite alone takes a hundred milliseconds to import.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import llvmlite.binding as llvm
+
+from wasmforge.compiler.llvm.rows import DECLARATIONS
+from wasmforge.compiler.target import TRIPLE, llvm_cpu
+
+__all__ = ["FIRST_SCOPE", "compile_ir", "module_text", "optimise"]
+
+FIRST_SCOPE: Final = 10
+"""Number of the first function's DISubprogram node; smaller ones belong to the module's frame."""
+
+_DATA_LAYOUT: Final = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
+
+_OPTIONS: Final = (
+    # A frame must stand before anything in the function can trap, and the walk of frame pointers must find it.
+    "-enable-shrink-wrap=false",
+    # Merged tails would give two instructions one program counter, and so one position.
+    "-enable-tail-merge=false",
+)
+
+_FRAME: Final = """\
+attributes #0 = { nounwind "frame-pointer"="all" "probe-stack"="inline-asm" "stack-probe-size"="32768" "no-builtins" }
+attributes #1 = { cold noreturn nounwind nomerge }
+attributes #2 = { nounwind nomerge }
+!llvm.dbg.cu = !{!1}
+!llvm.module.flags = !{!4, !5}
+!0 = !{}
+!1 = distinct !DICompileUnit(language: DW_LANG_C99, file: !2, emissionKind: LineTablesOnly)
+!2 = !DIFile(filename: "module.wasm", directory: "/")
+!3 = !DISubroutineType(types: !0)
+!4 = !{i32 2, !"Debug Info Version", i32 3}
+!5 = !{i32 7, !"Dwarf Version", i32 4}
+"""
+
+_initialised = False
+
+
+def _initialise() -> None:
+    global _initialised
+    if _initialised:
+        return
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    for option in _OPTIONS:
+        llvm.set_option("wasmforge", option)
+    _initialised = True
+
+
+def module_text(functions: list[str], subprograms: list[tuple[int, int]], declarations: list[str]) -> str:
+    """A whole LLVM module. `subprograms` are (function index, line of its first instruction) in the order of the
+    functions' scopes, `declarations` the functions that other chunks define."""
+    parts = [f'target datalayout = "{_DATA_LAYOUT}"\ntarget triple = "{TRIPLE}"\n', DECLARATIONS, *functions]
+    parts.append("\n".join(declarations) + "\n")
+    parts.append(_FRAME)
+    for k, (index, line) in enumerate(subprograms):
+        parts.append(
+            f'!{FIRST_SCOPE + k} = distinct !DISubprogram(name: "f{index}", scope: !2, file: !2, line: {line}, '
+            f"type: !3, scopeLine: {line}, unit: !1, spFlags: DISPFlagDefinition)\n"
+        )
+    return "".join(parts)
+
+
+def _target_machine(level: int) -> Any:
+    return llvm.Target.from_triple(TRIPLE).create_target_machine(
+        cpu=llvm_cpu(), features="", opt=level, reloc="pic", codemodel="small"
+    )
+
+
+def optimise(module: Any, machine: Any, pipeline: str) -> None:
+    """Runs the passes of a pipeline over every function, one after the other: no inlining, so that every wasm frame
+    keeps a frame of its own."""
+    tuning = llvm.create_pipeline_tuning_options(1)
+    builder = llvm.create_pass_builder(machine, tuning)
+    passes = llvm.create_new_function_pass_manager()
+    passes.add_sroa_pass()
+    if pipeline != "none":
+        passes.add_instruction_combine_pass()
+        passes.add_simplify_cfg_pass()
+    for function in module.functions:
+        if not function.is_declaration:
+            passes.run(function, builder)
+
+
+def compile_ir(text: str, pipeline: str) -> bytes:
+    """The object for a module's text. `pipeline` is "speed", or "none" for functions too large for it."""
+    _initialise()
+    module = llvm.parse_assembly(text)
+    machine = _target_machine(1)
+    optimise(module, machine, pipeline)
+    return bytes(machine.emit_object(module))

@@ -1,0 +1,134 @@
+"""What the translator must know of the module around a function, small enough to be sent to a worker process.
+
+The parent makes a `ModuleContext` from the module record and the facts of validation; `encode` and `decode` carry it
+through the pipe as a `marshal` value.
+"""
+
+from __future__ import annotations
+
+import marshal
+from typing import Final
+
+from wasmforge.compiler.environ import Tunables, VMContextOffsets
+from wasmforge.syntax.module import Module
+from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, ExternKind, FuncType, ValType
+
+__all__ = ["BOOL", "IR_TYPES", "ModuleContext"]
+
+BOOL: Final = ValType(1)
+"""The type, on the translator's operand stack only, of a comparison whose result is consumed as a condition at
+once: LLVM's i1, which saves widening to i32 and testing again."""
+
+IR_TYPES: Final[dict[int, str]] = {
+    I32: "i32",
+    I64: "i64",
+    F32: "float",
+    F64: "double",
+    FUNCREF: "ptr",
+    EXTERNREF: "i32",
+    BOOL: "i1",
+}
+"""Value types in LLVM IR. A funcref is the address of a VMFuncRef, an externref a handle."""
+
+
+class ModuleContext:
+    """The module as function bodies see it. Indices are those of the index spaces, imports first.
+
+    - `types`: every function type.
+    - `functions`, `imported_functions`: the type index of every function; how many of them are imported.
+    - `tables`: element types. `memories`: how many there are.
+    - `globals`, `imported_globals`: value types; how many are imported.
+    - `func_refs`: function index to the position of its VMFuncRef in the vmctx.
+    """
+
+    def __init__(
+        self,
+        types: list[FuncType],
+        functions: list[int],
+        imported_functions: int,
+        tables: list[int],
+        memories: int,
+        global_types: list[int],
+        imported_globals: int,
+        data_segments: int,
+        func_refs: list[int],
+        tunables: Tunables,
+    ) -> None:
+        self.types = types
+        self.functions = functions
+        self.imported_functions = imported_functions
+        self.tables = tables
+        self.memories = memories
+        self.globals = global_types
+        self.imported_globals = imported_globals
+        self.data_segments = data_segments
+        self.func_refs = {x: k for k, x in enumerate(func_refs)}
+        self.tunables = tunables
+        self.offsets = VMContextOffsets(
+            memories=memories,
+            tables=len(tables),
+            imported_functions=imported_functions,
+            imported_globals=imported_globals,
+            defined_globals=len(global_types) - imported_globals,
+            data_segments=data_segments,
+            func_refs=len(func_refs),
+        )
+
+    @classmethod
+    def of(cls, module: Module, func_refs: list[int], tunables: Tunables) -> ModuleContext:
+        """The context of a module of which `func_refs` (ascending function indices) escape."""
+        return cls(
+            types=module.types,
+            functions=module.all_functions(),
+            imported_functions=module.num_imported(ExternKind.FUNC),
+            tables=[int(t.element) for t in module.all_tables()],
+            memories=len(module.all_memories()),
+            global_types=[int(t.content) for t in module.all_globals()],
+            imported_globals=module.num_imported(ExternKind.GLOBAL),
+            data_segments=len(module.data),
+            func_refs=func_refs,
+            tunables=tunables,
+        )
+
+    def encode(self) -> bytes:
+        return marshal.dumps(
+            (
+                [(bytes(t.params), bytes(t.results)) for t in self.types],
+                self.functions,
+                self.imported_functions,
+                self.tables,
+                self.memories,
+                self.globals,
+                self.imported_globals,
+                self.data_segments,
+                list(self.func_refs),
+                self.tunables.as_dict(),
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> ModuleContext:
+        (
+            types,
+            functions,
+            imported,
+            tables,
+            memories,
+            global_types,
+            imported_globals,
+            segments,
+            func_refs,
+            settings,
+        ) = marshal.loads(data)
+        return cls(
+            [FuncType(tuple(map(ValType, p)), tuple(map(ValType, r))) for p, r in types],
+            functions,
+            imported,
+            tables,
+            memories,
+            global_types,
+            imported_globals,
+            segments,
+            func_refs,
+            Tunables(**settings),
+        )

@@ -1,0 +1,91 @@
+"""Initial contents of memories, computed when a module is compiled (row A3-06 of the reference).
+
+A memory whose active data segments have constant offsets inside its minimum size gets an image: whole pages that the
+runtime maps copy-on-write instead of copying bytes at every instantiation. The link step calls `memory_images`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from wasmforge.binary.instructions import instructions
+from wasmforge.compiler.image import PAGE
+from wasmforge.syntax.instructions import Opcode
+from wasmforge.syntax.module import DataSegment, Expression, Module, SegmentMode
+from wasmforge.syntax.types import PAGE_SIZE, ExternKind
+
+__all__ = ["StaticImage", "memory_images"]
+
+DENSE_SIZE: Final = 16 << 20
+"""Images up to this size are made however sparse; larger ones must have content in half of their pages
+(Wasmtime's `memory_guaranteed_dense_image_size`). Threat: two bytes 4 GiB apart must not make a 4 GiB file."""
+
+_ADD: Final = 0x6A
+_SUB: Final = 0x6B
+_MUL: Final = 0x6C
+
+
+class StaticImage(NamedTuple):
+    """`data` belongs at address `start` of the memory; both are multiples of a page. `segments` are the data segments
+    that it holds."""
+
+    start: int
+    data: bytes
+    segments: frozenset[int]
+
+
+def memory_images(module: Module) -> dict[int, StaticImage]:
+    """The images of a module's defined memories, by index. Memories without constant content are left out."""
+    imported = module.num_imported(ExternKind.MEMORY)
+    found = {}
+    for defined, memory in enumerate(module.memories):
+        image = _image(module, imported + defined, memory.limits.minimum * PAGE_SIZE)
+        if image is not None:
+            found[imported + defined] = image
+    return found
+
+
+def _image(module: Module, memory: int, size: int) -> StaticImage | None:
+    placed: list[tuple[int, bytes]] = []
+    segments = set()
+    for x, segment in enumerate(module.data):
+        if segment.mode != SegmentMode.ACTIVE or segment.memory != memory:
+            continue
+        address = _address(segment)
+        # Out of bounds, or unknown: then the segments before it must be copied first, in order, until one traps.
+        if address is None or address + len(segment.data) > size:
+            return None
+        segments.add(x)
+        if segment.data:
+            placed.append((address, segment.data))
+    if not placed:
+        return None
+    pages = {page for address, data in placed for page in range(address // PAGE, (address + len(data) - 1) // PAGE + 1)}
+    start = min(pages) * PAGE
+    end = (max(pages) + 1) * PAGE
+    if end - start > DENSE_SIZE and len(pages) * 2 * PAGE < end - start:
+        return None
+    contents = bytearray(end - start)
+    for address, data in placed:
+        contents[address - start : address - start + len(data)] = data
+    return StaticImage(start, bytes(contents), frozenset(segments))
+
+
+def _address(segment: DataSegment) -> int | None:
+    assert segment.memory_offset is not None
+    return constant_i32(segment.memory_offset)
+
+
+def constant_i32(expression: Expression) -> int | None:
+    """The unsigned value of an i32 constant expression, or None if it depends on an imported global."""
+    stack: list[int] = []
+    for instruction in instructions(expression.code):
+        opcode = instruction.row.opcode
+        if opcode == Opcode.I32_CONST:
+            stack.append(instruction.immediates[0] & 0xFFFF_FFFF)
+        elif opcode in (_ADD, _SUB, _MUL):
+            b, a = stack.pop(), stack.pop()
+            stack.append((a + b if opcode == _ADD else a - b if opcode == _SUB else a * b) & 0xFFFF_FFFF)
+        elif opcode != Opcode.END:
+            return None
+    return stack[0]
