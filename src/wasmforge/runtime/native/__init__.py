@@ -28,3 +28,11 @@ Interface (`from wasmforge.runtime.native import gates, StackPool, Stack`)
     thread raises WasmtimeError there). HOST_SP != 0 means active: do not free the store then.
     StackPool().allocate(size) -> Stack(low, high); .release(stack). The guard lies below `low`.
 """
+
+from __future__ import annotations
+
+from wasmforge.runtime.native.emission import MAX_BACKTRACE
+from wasmforge.runtime.native.gates import Gates, gates
+from wasmforge.runtime.native.stacks import DEFAULT_STACK_SIZE, Stack, StackPool
+
+__all__ = ["DEFAULT_STACK_SIZE", "MAX_BACKTRACE", "Gates", "Stack", "StackPool", "gates"]

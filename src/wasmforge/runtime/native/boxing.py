@@ -1,0 +1,352 @@
+"""Values between CPython objects and ValRaw slots: the table of conversions that exported functions (`calls.py`) and host
+functions (`host_calls.py`) share, and their error messages.
+
+Only stable-ABI functions of CPython are called. Integers go through PyLong_AsLongAndOverflow, which accepts bool and
+`__index__` and refuses floats; floats through PyFloat_AsDouble, which accepts int and `__float__`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wasmforge.runtime.native.emission import expand
+from wasmforge.syntax.types import VALUE_TYPES, ValType
+
+__all__ = ["c_string", "ir"]
+
+IR: Final = """
+; Object to slot. `key` is the value type, plus RAW_KEY for bit patterns. 0 on success, else 1, with an exception set or,
+; when an integer is out of range, perhaps none: `explain` finishes the message.
+define internal i32 @unbox(ptr %object, i32 %key, ptr %slot, i64 %store) alwaysinline nounwind {
+  %is.i32 = icmp eq i32 %key, <ValType.I32>
+  br i1 %is.i32, label %i32, label %others, !prof !likely
+i32:
+  %status = call i32 @unbox_i32(ptr %object, ptr %slot)
+  ret i32 %status
+others:
+  %status2 = call i32 @unbox_other(ptr %object, i32 %key, ptr %slot, i64 %store)
+  ret i32 %status2
+}
+
+define internal i32 @unbox_i32(ptr %object, ptr %slot) alwaysinline nounwind {
+  %value = call i64 @PyLong_AsLong(ptr %object)
+  %suspect = icmp eq i64 %value, -1
+  br i1 %suspect, label %check, label %range, !prof !unlikely
+check:
+  %error = call ptr @PyErr_Occurred()
+  %fine = icmp eq ptr %error, null
+  br i1 %fine, label %range, label %failed
+range:
+  %shifted = add i64 %value, 2147483648
+  %fits = icmp ult i64 %shifted, 6442450944      ; -2**31 to 2**32 - 1
+  br i1 %fits, label %store, label %failed, !prof !likely
+store:
+  %word = trunc i64 %value to i32
+  store i32 %word, ptr %slot
+  ret i32 0
+failed:
+  ret i32 1
+}
+
+define internal i32 @unbox_other(ptr %object, i32 %key, ptr %slot, i64 %store) noinline nounwind {
+  %overflow = alloca i32
+  switch i32 %key, label %unsupported [
+    i32 <ValType.I64>, label %i64
+    i32 <ValType.F64>, label %f64
+    i32 <ValType.F32>, label %f32
+    i32 <ValType.FUNCREF>, label %reference
+    i32 <ValType.EXTERNREF>, label %reference
+    i32 <RawType.I32>, label %i32
+    i32 <RawType.F32>, label %i32
+    i32 <RawType.EXTERNREF>, label %i32
+    i32 <RawType.I64>, label %i64
+    i32 <RawType.F64>, label %i64
+    i32 <RawType.FUNCREF>, label %i64
+  ]
+i32:
+  %status = call i32 @unbox_i32(ptr %object, ptr %slot)
+  ret i32 %status
+i64:
+  %value = call i64 @PyLong_AsLongAndOverflow(ptr %object, ptr %overflow)
+  store i64 %value, ptr %slot
+  %suspect = icmp eq i64 %value, -1
+  br i1 %suspect, label %i64.check, label %ok, !prof !unlikely
+i64.check:
+  %direction = load i32, ptr %overflow
+  switch i32 %direction, label %failed [
+    i32 0, label %error.check
+    i32 1, label %i64.unsigned
+  ]
+i64.unsigned:
+  ; 2**63 to 2**64 - 1; PyLong_AsUnsignedLong does not look for __index__ itself.
+  %index = call ptr @PyNumber_Index(ptr %object)
+  %no.index = icmp eq ptr %index, null
+  br i1 %no.index, label %failed, label %i64.convert
+i64.convert:
+  %big = call i64 @PyLong_AsUnsignedLong(ptr %index)
+  call void @Py_DecRef(ptr %index)
+  store i64 %big, ptr %slot
+  %suspect.big = icmp eq i64 %big, -1
+  br i1 %suspect.big, label %error.check, label %ok
+f64:
+  %double = call double @PyFloat_AsDouble(ptr %object)
+  store double %double, ptr %slot
+  %suspect.double = fcmp oeq double %double, -1.0
+  br i1 %suspect.double, label %error.check, label %ok, !prof !unlikely
+f32:
+  %wide = call double @PyFloat_AsDouble(ptr %object)
+  %narrow = fptrunc double %wide to float
+  store float %narrow, ptr %slot
+  %suspect.float = fcmp oeq double %wide, -1.0
+  br i1 %suspect.float, label %error.check, label %ok, !prof !unlikely
+reference:
+  %is.null = icmp eq ptr %object, @_Py_NoneStruct
+  br i1 %is.null, label %null, label %hook
+null:
+  store i64 0, ptr %slot
+  ret i32 0
+hook:
+  %status3 = call i32 @unbox_reference(ptr %object, i32 %key, ptr %slot, i64 %store)
+  ret i32 %status3
+error.check:
+  %error = call ptr @PyErr_Occurred()
+  %fine = icmp eq ptr %error, null
+  br i1 %fine, label %ok, label %failed
+ok:
+  ret i32 0
+unsupported:
+  %type.error = load ptr, ptr @PyExc_TypeError
+  call void @PyErr_SetString(ptr %type.error, ptr @text.v128)
+  ret i32 2
+failed:
+  ret i32 1
+}
+
+define internal i32 @unbox_reference(ptr %object, i32 %key, ptr %slot, i64 %store) noinline nounwind {
+  %hook = load ptr, ptr @hook_unbox_ref
+  %key.64 = zext i32 %key to i64
+  %result = call ptr @call_hook(ptr %hook, i64 %store, i64 %key.64, ptr %object)
+  %failed = icmp eq ptr %result, null
+  br i1 %failed, label %error, label %convert
+convert:
+  %word = call i64 @PyLong_AsUnsignedLong(ptr %result)
+  call void @Py_DecRef(ptr %result)
+  store i64 %word, ptr %slot
+  %suspect = icmp eq i64 %word, -1
+  br i1 %suspect, label %check, label %ok
+check:
+  %occurred = call ptr @PyErr_Occurred()
+  %fine = icmp eq ptr %occurred, null
+  br i1 %fine, label %ok, label %error
+ok:
+  ret i32 0
+error:
+  ret i32 1
+}
+
+; hook(store id, number, object), for both reference hooks; null with an exception set.
+define internal ptr @call_hook(ptr %hook, i64 %store, i64 %number, ptr %object) noinline nounwind {
+  %arguments = alloca [4 x ptr]
+  %missing = icmp eq ptr %hook, null
+  br i1 %missing, label %no.hook, label %make
+no.hook:
+  %runtime.error = load ptr, ptr @PyExc_RuntimeError
+  call void @PyErr_SetString(ptr %runtime.error, ptr @text.no_hook)
+  ret ptr null
+make:
+  %store.object = call ptr @PyLong_FromUnsignedLong(i64 %store)
+  %number.object = call ptr @PyLong_FromUnsignedLong(i64 %number)
+  %first = getelementptr ptr, ptr %arguments, i64 1
+  store ptr %store.object, ptr %first
+  %second = getelementptr ptr, ptr %arguments, i64 2
+  store ptr %number.object, ptr %second
+  %third = getelementptr ptr, ptr %arguments, i64 3
+  store ptr %object, ptr %third
+  %no.store = icmp eq ptr %store.object, null
+  %no.number = icmp eq ptr %number.object, null
+  %memory.error = or i1 %no.store, %no.number
+  br i1 %memory.error, label %release, label %call
+call:
+  %called = call ptr @PyObject_Vectorcall(ptr %hook, ptr %first, i64 -9223372036854775805, ptr null)
+  br label %release
+release:
+  %result = phi ptr [null, %make], [%called, %call]
+  call void @Py_DecRef(ptr %store.object)
+  call void @Py_DecRef(ptr %number.object)
+  ret ptr %result
+}
+
+; Slot to object; null with an exception set.
+define internal ptr @box(i32 %key, ptr %slot, i64 %store) alwaysinline nounwind {
+  %is.i32 = icmp eq i32 %key, <ValType.I32>
+  br i1 %is.i32, label %i32, label %others, !prof !likely
+i32:
+  %word = load i32, ptr %slot
+  %signed = sext i32 %word to i64
+  %object = call ptr @PyLong_FromLong(i64 %signed)
+  ret ptr %object
+others:
+  %object2 = call ptr @box_other(i32 %key, ptr %slot, i64 %store)
+  ret ptr %object2
+}
+
+define internal ptr @box_other(i32 %key, ptr %slot, i64 %store) noinline nounwind {
+  switch i32 %key, label %unsupported [
+    i32 <ValType.I64>, label %i64
+    i32 <ValType.F64>, label %f64
+    i32 <ValType.F32>, label %f32
+    i32 <ValType.FUNCREF>, label %funcref
+    i32 <ValType.EXTERNREF>, label %externref
+    i32 <RawType.I32>, label %raw32
+    i32 <RawType.F32>, label %raw32
+    i32 <RawType.EXTERNREF>, label %raw32
+    i32 <RawType.I64>, label %raw64
+    i32 <RawType.F64>, label %raw64
+    i32 <RawType.FUNCREF>, label %raw64
+  ]
+i64:
+  %long = load i64, ptr %slot
+  %long.object = call ptr @PyLong_FromLong(i64 %long)
+  ret ptr %long.object
+f64:
+  %double = load double, ptr %slot
+  %double.object = call ptr @PyFloat_FromDouble(double %double)
+  ret ptr %double.object
+f32:
+  %float = load float, ptr %slot
+  %widened = fpext float %float to double
+  %float.object = call ptr @PyFloat_FromDouble(double %widened)
+  ret ptr %float.object
+raw32:
+  %word = load i32, ptr %slot
+  %unsigned = zext i32 %word to i64
+  %word.object = call ptr @PyLong_FromUnsignedLong(i64 %unsigned)
+  ret ptr %word.object
+raw64:
+  %bits = load i64, ptr %slot
+  %bits.object = call ptr @PyLong_FromUnsignedLong(i64 %bits)
+  ret ptr %bits.object
+funcref:
+  %address = load i64, ptr %slot
+  br label %reference
+externref:
+  %handle32 = load i32, ptr %slot
+  %handle = zext i32 %handle32 to i64
+  br label %reference
+reference:
+  %reference.word = phi i64 [%address, %funcref], [%handle, %externref]
+  %is.null = icmp eq i64 %reference.word, 0
+  br i1 %is.null, label %null, label %hook
+null:
+  call void @Py_IncRef(ptr @_Py_NoneStruct)
+  ret ptr @_Py_NoneStruct
+hook:
+  %number = call ptr @PyLong_FromUnsignedLong(i64 %reference.word)
+  %no.number = icmp eq ptr %number, null
+  br i1 %no.number, label %failed, label %call
+call:
+  %hook.object = load ptr, ptr @hook_box_ref
+  %key.64 = zext i32 %key to i64
+  %boxed = call ptr @call_hook(ptr %hook.object, i64 %store, i64 %key.64, ptr %number)
+  call void @Py_DecRef(ptr %number)
+  ret ptr %boxed
+unsupported:
+  %type.error = load ptr, ptr @PyExc_TypeError
+  call void @PyErr_SetString(ptr %type.error, ptr @text.v128)
+  br label %failed
+failed:
+  ret ptr null
+}
+
+; After a failed unbox: an OverflowError or TypeError that names function, position and type. An exception that user code
+; raised (from __index__, __float__ or a hook), other than those kinds, stays as it is.
+define internal void @explain(ptr %name, ptr %what, i64 %position, i32 %key, ptr %object, i32 %status) cold noinline nounwind {
+  %has.name = icmp ne ptr %name, null
+  %shown.name = select i1 %has.name, ptr %name, ptr @text.anonymous
+  %type.name = call ptr @type_name(i32 %key)
+  %overflow.error = load ptr, ptr @PyExc_OverflowError
+  %type.error = load ptr, ptr @PyExc_TypeError
+  %final = icmp eq i32 %status, 2
+  br i1 %final, label %keep, label %look
+look:
+  %occurred = call ptr @PyErr_Occurred()
+  %nothing = icmp eq ptr %occurred, null
+  br i1 %nothing, label %range, label %set
+set:
+  %is.overflow = call i32 @PyErr_ExceptionMatches(ptr %overflow.error)
+  %overflowed = icmp ne i32 %is.overflow, 0
+  br i1 %overflowed, label %range, label %maybe.type
+maybe.type:
+  %is.type = call i32 @PyErr_ExceptionMatches(ptr %type.error)
+  %mismatch = icmp ne i32 %is.type, 0
+  br i1 %mismatch, label %convertible, label %keep
+convertible:
+  ; An object that has the conversion raised the TypeError itself; that message says more.
+  %base = and i32 %key, 255
+  %is.f32 = icmp eq i32 %base, <ValType.F32>
+  %is.f64 = icmp eq i32 %base, <ValType.F64>
+  %is.float = or i1 %is.f32, %is.f64
+  %method = select i1 %is.float, ptr @text.float_method, ptr @text.index_method
+  call void @PyErr_Clear()
+  %found = call i32 @PyObject_HasAttrString(ptr %object, ptr %method)
+  %has.method = icmp ne i32 %found, 0
+  br i1 %has.method, label %bad.method, label %wrong.type
+bad.method:
+  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %type.error, ptr @text.bad_method, ptr %shown.name, ptr %what, i64 %position, ptr %method, ptr %type.name)
+  ret void
+wrong.type:
+  %type = call ptr @PyObject_Type(ptr %object)
+  %object.type.name = call ptr @PyType_GetName(ptr %type)
+  call void @Py_DecRef(ptr %type)
+  %unknown = icmp eq ptr %object.type.name, null
+  br i1 %unknown, label %keep, label %format
+format:
+  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %type.error, ptr @text.expected, ptr %shown.name, ptr %what, i64 %position, ptr %type.name, ptr %object.type.name)
+  call void @Py_DecRef(ptr %object.type.name)
+  ret void
+range:
+  call void @PyErr_Clear()
+  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %overflow.error, ptr @text.range, ptr %shown.name, ptr %what, i64 %position, ptr %type.name)
+  ret void
+keep:
+  ret void
+}
+"""
+
+TEXTS: Final = {
+    "anonymous": "function",
+    "argument": "argument",
+    "result": "result",
+    "expected": "%s() %s %zd: expected %s, got %U",
+    "range": "%s() %s %zd: out of range for %s",
+    "bad_method": "%s() %s %zd: %s of the object does not give a number for %s",
+    "float_method": "__float__",
+    "index_method": "__index__",
+    "v128": "v128 values cannot pass between Python and wasm yet",
+    "no_hook": "the runtime has set no hook for this event",
+}
+
+
+def c_string(symbol: str, text: str) -> str:
+    """A private constant holding `text` and a null byte."""
+    data = text.encode() + b"\0"
+    escaped = "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:02x}" for b in data)
+    return f'@{symbol} = private unnamed_addr constant [{len(data)} x i8] c"{escaped}"\n'
+
+
+def _type_names() -> str:
+    """`type_name`: value type to text, a switch over the one table in `syntax/types.py`."""
+    out = ["define internal ptr @type_name(i32 %key) cold noinline nounwind {", "  %type = and i32 %key, 255"]
+    out.append("  switch i32 %type, label %unknown [")
+    out.extend(f"    i32 {t}, label %t{t}" for t in VALUE_TYPES)
+    out.append("  ]")
+    for t in VALUE_TYPES:
+        out.append(f"t{t}:\n  ret ptr @text.type.{t}")
+    out.append("unknown:\n  ret ptr @text.type.unknown\n}\n")
+    strings = [c_string(f"text.type.{t}", VALUE_TYPES[ValType(t)]) for t in VALUE_TYPES]
+    return "".join(strings) + c_string("text.type.unknown", "an unknown type") + "\n".join(out)
+
+
+def ir() -> str:
+    """The conversions and their texts."""
+    return expand(IR) + _type_names() + "".join(c_string(f"text.{k}", v) for k, v in TEXTS.items())

@@ -1,0 +1,129 @@
+"""How the gates' machine code is written down: LLVM IR and assembly as text with the offsets of `compiler/environ.py`
+by name. `build.py` hands the whole text to LLVM; the other files of this room each contribute the part of one job.
+
+Three abbreviations are expanded, so that no offset is ever a number in a source file:
+    <StoreContext.HOST_SP>                              the value of that constant
+    %x = load.field i64, ptr %p, <Record.FIELD>         getelementptr and load
+    store.field i64 %x, ptr %p, <Record.FIELD>          getelementptr and store
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+from typing import Final
+
+from wasmforge.compiler import environ
+from wasmforge.compiler.trap import TrapKind
+from wasmforge.syntax import types
+
+__all__ = ["CONSTANTS", "MAX_BACKTRACE", "EntryFrame", "GateFrame", "TrapRecord", "assembly", "expand"]
+
+MAX_BACKTRACE: Final = 64
+"""Program counters that a backtrace keeps; Wasmtime's `wasm_backtrace_max_frames` is 20 by default."""
+
+
+class EntryFrame:
+    """The frame of `enter`, on the thread's stack. Offsets from its rbp, which `find_entry` returns."""
+
+    CONTEXT: Final = -48
+    WASM_SP: Final = -56
+    HOST_SP: Final = -64
+    LAST_EXIT_FP: Final = -72
+    LOW: Final = -80  # rsp while wasm runs, and the value of HOST_SP
+    SAVED_REGISTERS: Final = -40  # rbx, r12-r15 from here up
+    RECORD: Final = 16  # TrapRecord *, the seventh argument of `enter`
+
+
+class GateFrame:
+    """What a gate builds at the top of the free host stack when wasm calls it: a frame that continues the rbp chain
+    into wasm, so that gates never write to the wasm stack, whose end the guest decides. Offsets from its rbp."""
+
+    RETURN_ADDRESS: Final = 8
+    WASM_SP: Final = -8  # rsp of the wasm stack; points to the return address
+    CONTEXT: Final = -16
+    RESULT: Final = -24
+    LOW: Final = -32
+    ARGUMENTS: Final = -80  # of Python builtins: six words
+    TOP: Final = 16  # HOST_SP minus rbp
+
+
+class TrapRecord:
+    """Where the unwinder leaves what the entry's caller needs to raise; on the thread's stack, one an activation."""
+
+    KIND: Final = 0
+    ADDRESS: Final = 8
+    STORED: Final = 16  # program counters in PCS
+    TOTAL: Final = 24  # program counters seen
+    PCS: Final = 32
+    SIZE: Final = 32 + 8 * MAX_BACKTRACE
+
+
+def _constants() -> dict[str, int]:
+    table: dict[str, int] = {}
+    records: tuple[type, ...] = (
+        environ.StoreContext,
+        environ.HostFuncContext,
+        environ.CallDescriptor,
+        environ.VMContextOffsets,
+        EntryFrame,
+        GateFrame,
+        TrapRecord,
+    )
+    for record in records:
+        for name, value in vars(record).items():
+            if name.isupper():
+                table[f"{record.__name__}.{name}"] = value
+    for name in ("CALL_FLAG_RELEASE_GIL", "CALL_FLAG_RAW", "HOST_FLAG_CALLER", "STACK_GUARD_SIZE", "VALRAW_SIZE"):
+        table[f"Environ.{name}"] = getattr(environ, name)
+    for t, name in types.VALUE_TYPES.items():
+        table[f"ValType.{name.upper()}"] = t
+        table[f"RawType.{name.upper()}"] = t | RAW_KEY
+    table["Environ.AREAS_SIZE"] = environ.StoreContext.SIZE - environ.StoreContext.OVERFLOW_AREA
+    table["Environ.MAX_BACKTRACE"] = MAX_BACKTRACE
+    table["TrapKind.STACK_OVERFLOW"] = int(TrapKind.STACK_OVERFLOW)
+    table["TrapKind.MEMORY_OUT_OF_BOUNDS"] = int(TrapKind.MEMORY_OUT_OF_BOUNDS)
+    return table
+
+
+RAW_KEY: Final = 0x100
+"""Added to a value type when values travel as bit patterns, so that one switch tells all cases apart."""
+
+CONSTANTS: Final = _constants()
+
+_CONSTANT: Final = re.compile(r"<([A-Z]\w*\.[A-Z0-9_]+)>")
+_LOAD: Final = re.compile(r"(%[\w.]+) = load\.field (\w+), ptr (\S+), ([^,\n]+)(.*)")
+_STORE: Final = re.compile(r"store\.field (\w+) (\S+), ptr (\S+), ([^,\n]+)")
+
+
+def expand(text: str) -> str:
+    """The text with constants and field accesses written out. Raises KeyError for a constant that does not exist."""
+    text = _CONSTANT.sub(lambda m: str(CONSTANTS[m.group(1)]), text)
+    fresh = count()
+
+    def load(m: re.Match[str]) -> str:
+        pointer = f"%field.{next(fresh)}"
+        return (
+            f"{pointer} = getelementptr i8, ptr {m.group(3)}, i64 {m.group(4)}\n"
+            f"  {m.group(1)} = load {m.group(2)}, ptr {pointer}{m.group(5)}"
+        )
+
+    def store(m: re.Match[str]) -> str:
+        pointer = f"%field.{next(fresh)}"
+        return (
+            f"{pointer} = getelementptr i8, ptr {m.group(3)}, i64 {m.group(4)}\n"
+            f"  store {m.group(1)} {m.group(2)}, ptr {pointer}"
+        )
+
+    return _STORE.sub(store, _LOAD.sub(load, text))
+
+
+def assembly(text: str) -> str:
+    """Intel-syntax assembly as `module asm` lines; `;` starts a comment."""
+    lines = [".intel_syntax noprefix", ".text"]
+    for line in text.splitlines():
+        statement = line.split(";", 1)[0].strip()
+        if statement:
+            lines.append(statement)
+    lines.append(".att_syntax")
+    return "\n".join('module asm "' + line.replace('"', "\\22") + '"' for line in lines) + "\n"

@@ -1,0 +1,170 @@
+"""Leaving wasm for the host and coming back: what host calls and builtins have in common, in assembly. A gate saves the
+wasm side's rsp and rbp in a frame on the host stack (`emission.GateFrame`), calls a body there, and returns through
+`gate_return`, or, when Python raised, unwinds through `gate_unwind`.
+
+Invariants
+- A gate writes nothing to the wasm stack; it only reads its return address there. So it cannot fault however near the guard
+  the guest has gone, and whatever is called next (libc, CPython) runs on the thread's own stack.
+- The callee-saved registers are never touched: the bodies obey the C convention, which preserves all that wasm expects.
+- [gate_return_window, gate_return_end) can be done again from its start, because all it reads hangs on r11, which points to the gate
+  frame; the fault handler moves a program counter found there back, so no signal slips in between test and return. The frame
+  stays valid although rsp already left the host stack: nothing writes there until wasm has run on.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wasmforge.compiler.environ import BUILTINS
+from wasmforge.runtime.native.emission import assembly, expand
+
+__all__ = ["BUILTIN_SYMBOLS", "ir"]
+
+BUILTIN_SYMBOLS: Final = tuple(f"builtin_{b.name}" for b in BUILTINS)
+"""The entry points, in the order of `environ.BUILTINS`."""
+
+# r11 is the store context. Builds the gate frame and switches; clobbers r10 and r11's partner only.
+LEAVE: Final = """
+  mov r10, [r11 + <StoreContext.HOST_SP>]
+  lea r10, [r10 - <GateFrame.TOP>]
+  mov [r10 + <GateFrame.WASM_SP>], rsp
+  mov [r10 + <GateFrame.CONTEXT>], r11
+  mov [r10], rbp
+  mov rbp, r10
+  mov r10, [rsp]
+  mov [rbp + <GateFrame.RETURN_ADDRESS>], r10
+"""
+
+# Makes the store ready for nested entries and backtraces: rsp is 8 mod 16 at a gate's first instruction.
+PUBLISH: Final = """
+  lea r10, [rsp - 8]
+  mov [r11 + <StoreContext.WASM_SP>], r10
+  mov [r11 + <StoreContext.LAST_EXIT_FP>], rbp
+"""
+
+COMMON: Final = """
+.hidden host_array_call
+.globl host_array_call
+.p2align 4
+host_array_call:    ; C convention: rdi HostFuncContext, rsi caller's vmctx, rdx values, rcx count
+  mov r11, [rdi + <HostFuncContext.STORE_CONTEXT>]
+{LEAVE}{PUBLISH}
+  lea rsp, [rbp + <GateFrame.LOW>]
+  mov rcx, r11
+  call host_call
+  test eax, eax
+  jne gate_unwind
+
+gate_return:        ; rbp is the gate frame
+  mov r11, rbp
+.hidden gate_return_window
+.globl gate_return_window
+gate_return_window:
+  cmp dword ptr [rip + pending], 0
+  jne gate_pending
+  mov rax, [r11 + <GateFrame.RESULT>]
+  mov rsp, [r11 + <GateFrame.WASM_SP>]
+  mov rbp, [r11]
+  ret
+.hidden gate_return_end
+.globl gate_return_end
+gate_return_end:
+
+gate_pending:       ; r11 is the gate frame; rsp and rbp are those of either side
+  mov rbp, r11
+  lea rsp, [rbp + <GateFrame.LOW>]
+  mov rdi, [rbp + <GateFrame.CONTEXT>]
+  mov rax, qword ptr fs:[0]
+  cmp rax, [rip + main_thread]
+  jne gate_return_now
+  mov rax, [rbp + <GateFrame.WASM_SP>]
+  sub rax, 8
+  mov [rdi + <StoreContext.WASM_SP>], rax
+  mov [rdi + <StoreContext.LAST_EXIT_FP>], rbp
+  call check_signals
+  test eax, eax
+  je gate_return
+.hidden gate_unwind
+.globl gate_unwind
+gate_unwind:        ; a Python exception is set, the GIL is held, rbp is the gate frame, rsp in the host stack below
+  xor edi, edi
+  xor esi, esi
+  xor edx, edx
+  xor ecx, ecx
+  mov r8, rbp
+  call unwind
+  mov rbp, rax
+  mov eax, 2
+  jmp enter_exit
+gate_return_now:    ; another thread than the main one: the signal is not ours
+  mov rax, [rbp + <GateFrame.RESULT>]
+  mov rsp, [rbp + <GateFrame.WASM_SP>]
+  mov rbp, [rbp]
+  ret
+
+builtin_trap:       ; edi kind. Does not return, so it needs no frame: rbp is still the trapping function's
+  mov r11, [r13 + <VMContextOffsets.STORE_CONTEXT>]
+  mov edi, edi
+  mov rdx, [rsp]
+  sub rdx, 1
+  mov rsp, [r11 + <StoreContext.HOST_SP>]
+  xor esi, esi
+  xor ecx, ecx
+  mov r8, rbp
+  call unwind
+  mov rbp, rax
+  mov eax, 1
+  jmp enter_exit
+
+builtin_memory_move:
+  mov r11, [r13 + <VMContextOffsets.STORE_CONTEXT>]
+{LEAVE}
+  lea rsp, [rbp + <GateFrame.LOW>]
+  call qword ptr [rip + memmove@GOTPCREL]
+  jmp gate_return
+
+builtin_memory_set:
+  mov r11, [r13 + <VMContextOffsets.STORE_CONTEXT>]
+{LEAVE}
+  lea rsp, [rbp + <GateFrame.LOW>]
+  call qword ptr [rip + memset@GOTPCREL]
+  jmp gate_return
+
+python_builtin:     ; eax index into BUILTINS; arguments by the internal convention, r13 vmctx
+  mov r11, [r13 + <VMContextOffsets.STORE_CONTEXT>]
+{LEAVE}{PUBLISH}
+  lea rsp, [rbp + <GateFrame.ARGUMENTS>]
+  mov [rsp], rdi
+  mov [rsp + 8], rsi
+  mov [rsp + 16], rdx
+  mov [rsp + 24], rcx
+  mov [rsp + 32], r8
+  mov [rsp + 40], r9
+  mov edi, eax
+  mov rsi, r13
+  mov rdx, rsp
+  lea rcx, [rbp + <GateFrame.RESULT>]
+  mov r8, r11
+  call builtin_call
+  test eax, eax
+  jne gate_unwind
+  jmp gate_return
+"""
+
+DECLARATIONS: Final = """
+@host_array_call = external hidden global i8
+@gate_return_window = external hidden global i8
+@gate_return_end = external hidden global i8
+@gate_unwind = external hidden global i8
+"""
+
+
+def ir() -> str:
+    """The gates out of wasm and one stub a builtin."""
+    parts = [COMMON.replace("{LEAVE}", LEAVE).replace("{PUBLISH}", PUBLISH)]
+    for index, builtin in enumerate(BUILTINS):
+        symbol = BUILTIN_SYMBOLS[index]
+        parts.append(f".hidden {symbol}\n.globl {symbol}\n")
+        if not builtin.native:
+            parts.append(f"{symbol}:\n  mov eax, {index}\n  jmp python_builtin\n")
+    return assembly(expand("".join(parts))) + DECLARATIONS

@@ -1,0 +1,190 @@
+"""The Python side of the gates: one `Gates` object a process, which the runtime asks for addresses, callables, registrations
+and hooks. Everything hot happens in the machine code; nothing here is called on the way of a wasm call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from wasmforge.compiler.environ import BUILTIN_INDEX, BUILTINS
+from wasmforge.runtime.native.exits import BUILTIN_SYMBOLS
+from wasmforge.runtime.native.loader import load
+from wasmforge.runtime.native.signals import RangeTable, SignalHooks
+from wasmforge.runtime.native.threads import ThreadSetup
+from wasmforge.syntax.errors import WasmtimeError
+
+__all__ = ["CallTarget", "Gates", "gates"]
+
+_METH_FASTCALL: Final = 0x80
+
+
+class _MethodDefinition(ctypes.Structure):
+    """CPython's PyMethodDef."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+class CallTarget(int):
+    """`__self__` of a callable export: the address of its CallDescriptor, and what keeps that alive."""
+
+    owner: object
+    _definition: _MethodDefinition
+
+
+class Gates:
+    """The gates of this process. Get it from `gates()`."""
+
+    def __init__(self) -> None:
+        image = load()
+        self._lock = threading.Lock()
+        self._image = image
+        self.universal_call = image.address("universal_call")
+        """Address of the METH_FASTCALL function."""
+        self.host_array_call = image.address("host_array_call")
+        """Address of the array call of every host function."""
+        self._builtin_array = (ctypes.c_uint64 * len(BUILTINS))(*map(image.address, BUILTIN_SYMBOLS))
+        self.builtins = ctypes.addressof(self._builtin_array)
+        """Address of the table of builtins that `VMContextOffsets.BUILTINS` points to."""
+        self._references: list[object] = []
+        self._code = self._range_table("code_ranges")
+        self._memories = self._range_table("memory_ranges")
+        self._signals = SignalHooks(image)
+        self._threads = ThreadSetup(image)
+        self._set_hook("hook_new_thread", self._threads.enter)
+        self._new_function = ctypes.pythonapi.PyCFunction_NewEx
+        self._new_function.restype = ctypes.py_object
+        self._new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+        os.register_at_fork(after_in_child=self._after_fork_in_child)
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._threads.after_fork_in_child()
+
+    def _range_table(self, symbol: str) -> RangeTable:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+        # Address space only: a page is used when its slots are.
+        address = libc.mmap(None, 16 + 16 * RangeTable.CAPACITY, 3, 0x2 | 0x20 | 0x4000, -1, 0)
+        if address is None or address == 2**64 - 1:
+            raise WasmtimeError("no memory for the table of registered ranges")
+        ctypes.c_uint64.from_address(self._image.address(symbol)).value = address
+        return RangeTable(address)
+
+    def make_callable(
+        self, name: str, descriptor: int, keep_alive: object, doc: str | None = None
+    ) -> Callable[..., Any]:
+        """A built-in function object that calls wasm.
+
+        `descriptor`: address of a CallDescriptor, which must live as long as `keep_alive`. Arguments are checked against its
+        types: TypeError for a wrong count or type, OverflowError for an integer out of range. Returns None, a value or a list.
+        The function's `__self__.owner` is `keep_alive`.
+        """
+        target = CallTarget(descriptor)
+        target.owner = keep_alive
+        target._definition = _MethodDefinition(
+            name.encode(errors="replace").replace(b"\0", b"?"),
+            self.universal_call,
+            _METH_FASTCALL,
+            None if doc is None else doc.encode(),
+        )
+        function: Callable[..., Any] = self._new_function(ctypes.addressof(target._definition), target, None)
+        return function
+
+    def set_builtin(self, name: str, function: Callable[..., int | None]) -> None:
+        """Sets the Python function behind a builtin of `environ.BUILTINS` that is not native; see there for arguments."""
+        index = BUILTIN_INDEX[name]
+        if BUILTINS[index].native:
+            raise WasmtimeError(f"the builtin {name} is part of the gates")
+        self._set_pointer(self._image.address("builtin_callables") + 8 * index, name, function)
+
+    def set_hooks(
+        self,
+        *,
+        on_trap: Callable[[int, int, int, tuple[int, ...], int], None] | None = None,
+        on_exception: Callable[[int, BaseException, tuple[int, ...], int], None] | None = None,
+        box_ref: Callable[[int, int, int], object] | None = None,
+        unbox_ref: Callable[[int, int, Any], int] | None = None,
+    ) -> None:
+        """Sets the functions that the gates call (the room's docstring has their parameters). None leaves one as it is."""
+        hooks: dict[str, Callable[..., object] | None] = {
+            "hook_on_trap": on_trap,
+            "hook_on_exception": on_exception,
+            "hook_box_ref": box_ref,
+            "hook_unbox_ref": unbox_ref,
+        }
+        for symbol, function in hooks.items():
+            if function is not None:
+                self._set_hook(symbol, function)
+
+    def _set_hook(self, symbol: str, function: Callable[..., object]) -> None:
+        self._set_pointer(self._image.address(symbol), symbol, function)
+
+    def _set_pointer(self, address: int, name: str, function: Callable[..., object]) -> None:
+        if not callable(function):
+            raise TypeError(f"{name} must be callable, got {type(function).__name__}")
+        with self._lock:
+            # The old function may be running on another thread, and the gates own no reference: keep it for ever. This happens once a hook.
+            self._references.append(function)
+            ctypes.c_void_p.from_address(address).value = id(function)
+
+    def register_code(self, start: int, end: int) -> None:
+        """Makes [start, end) wasm code: faults there may be traps, and interrupts are injected there.
+
+        Raises WasmtimeError when `start` is registered already.
+        """
+        with self._lock:
+            self._code.add(start, end)
+
+    def unregister_code(self, start: int) -> None:
+        """Takes back `register_code`. No frame may be left in that code. Raises WasmtimeError when it is not registered."""
+        with self._lock:
+            self._code.remove(start)
+
+    def register_memory(self, start: int, end: int) -> None:
+        """Makes [start, end), a memory's whole reservation, a place where faults of wasm code are out-of-bounds traps."""
+        with self._lock:
+            self._memories.add(start, end)
+
+    def unregister_memory(self, start: int) -> None:
+        """Takes back `register_memory`; call it before unmapping. Raises WasmtimeError when it is not registered."""
+        with self._lock:
+            self._memories.remove(start)
+
+    def hook_signals(self) -> None:
+        """Puts our signal handlers in front of everybody else's. Cheap when they are there already.
+
+        The runtime calls it at every instance creation, because faulthandler.enable(), signal.signal(SIGINT, ...) and
+        asyncio.run() install handlers of their own. After one of those, Ctrl-C cannot interrupt a wasm loop, and after a
+        late faulthandler.enable() a trap looks like a crash, until this is called again.
+        """
+        with self._lock:
+            self._signals.hook()
+
+
+_gates: Gates | None = None
+_gates_lock = threading.Lock()
+
+
+def gates() -> Gates:
+    """The gates of this process; the first call maps them, and builds them if no image is found.
+
+    Raises WasmtimeError when that is impossible (no llvmlite and no image, no executable memory).
+    """
+    global _gates
+    if _gates is None:
+        with _gates_lock:
+            if _gates is None:
+                created = Gates()
+                created.hook_signals()
+                _gates = created
+    return _gates

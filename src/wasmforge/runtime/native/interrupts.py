@@ -1,0 +1,188 @@
+"""Ctrl-C while wasm runs: the handler in front of CPython's, and the call that it injects at the interrupted instruction.
+Loops pay nothing. `signals.py` installs the handler; the windows it rewinds belong to `entry.py` and `exits.py`.
+
+What the handler does on the main thread, after CPython's own handler has noted the signal and `pending` is set:
+- In registered wasm code it copies the whole signal frame (all registers, with the vector state in the size the kernel states) to
+  the free host stack and lets the interrupted thread continue in `inject` there. Python's handlers run; if none raises,
+  rt_sigreturn on the copy resumes the instruction as if nothing had happened; else the activation unwinds.
+  Nothing is written to the wasm stack, so neither the red zone nor the guard matters.
+- In a window it moves the program counter back to the window's start, where `pending` is tested.
+- Anywhere else a window lies ahead before wasm runs again, or CPython itself looks.
+
+On another thread it passes the signal on, because only the main thread runs Python handlers: `kicked` tells the
+main thread's handler that CPython already knows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wasmforge.runtime.native.emission import assembly, expand
+
+__all__ = ["ir"]
+
+ASSEMBLY: Final = """
+.hidden inject
+.globl inject
+.p2align 4
+inject:             ; rbp: a GateFrame whose RETURN_ADDRESS is the interrupted pc + 1; rsp: the copy of the ucontext
+  mov rdi, [rbp + <GateFrame.CONTEXT>]
+  mov rsi, rsp
+  mov rdx, rbp
+  call inject_body
+  test eax, eax
+  jne gate_unwind
+.hidden inject_window
+.globl inject_window
+inject_window:      ; rsp and rbp do not change in here, so it can begin again
+  cmp dword ptr [rip + pending], 0
+  jne inject
+  mov eax, 15       ; rt_sigreturn takes the frame at rsp
+  syscall
+.hidden inject_end
+.globl inject_end
+inject_end:
+  ud2
+"""
+
+# Offsets into the kernel's struct ucontext (arch/x86/include/uapi/asm/sigcontext.h) and its x87/SSE area.
+IR: Final = """
+@pending = hidden global i32 0            ; a signal waits for its Python handler
+@kicked = hidden global i32 0             ; the signal that another thread passed on to the main thread, or 0
+@main_thread = hidden global i64 0        ; its thread pointer
+@thread_generation = hidden global i64 0  ; see calls.py
+@inject = external hidden global i8
+@inject_window = external hidden global i8
+@inject_end = external hidden global i8
+
+; Runs Python's signal handlers. WASM_SP and LAST_EXIT_FP are valid, the thread is the main one. 0: go on. Else an
+; exception is set and the GIL is held.
+define hidden i32 @check_signals(ptr %context) noinline nounwind {
+  %released = call i1 @take_gil(ptr %context)
+  store atomic i32 0, ptr @pending seq_cst, align 4
+  %status = call i32 @PyErr_CheckSignals()
+  %fine = icmp eq i32 %status, 0
+  br i1 %fine, label %ok, label %raised
+ok:
+  call void @give_gil(ptr %context, i1 %released)
+  ret i32 0
+raised:
+  ret i32 1
+}
+
+define hidden i32 @inject_body(ptr %context, ptr %uc, i64 %frame) noinline nounwind {
+  %areas = alloca [<Environ.AREAS_SIZE> x i8], align 16
+  %mask = alloca [128 x i8], align 16
+  %stack = alloca [24 x i8], align 16
+  %sp = load.field i64, ptr %uc, 160
+  %below.red.zone = sub i64 %sp, 128
+  %aligned = and i64 %below.red.zone, -16
+  store.field i64 %aligned, ptr %context, <StoreContext.WASM_SP>
+  store.field i64 %frame, ptr %context, <StoreContext.LAST_EXIT_FP>
+  ; The interrupted code may be between writing the overflow area and the call, or between return and reading the results.
+  %live = getelementptr i8, ptr %context, i64 <StoreContext.OVERFLOW_AREA>
+  call ptr @memmove(ptr %areas, ptr %live, i64 <Environ.AREAS_SIZE>)
+  %status = call i32 @check_signals(ptr %context)
+  call ptr @memmove(ptr %live, ptr %areas, i64 <Environ.AREAS_SIZE>)
+  %fine = icmp eq i32 %status, 0
+  br i1 %fine, label %resume, label %raised
+resume:
+  ; rt_sigreturn restores the mask and the alternate stack of the copy; a Python handler may have changed them since.
+  call i32 @pthread_sigmask(i32 0, ptr null, ptr %mask)
+  %now.blocked = load i64, ptr %mask
+  store.field i64 %now.blocked, ptr %uc, 296
+  call i32 @sigaltstack(ptr null, ptr %stack)
+  %stack.at = getelementptr i8, ptr %uc, i64 16
+  call ptr @memmove(ptr %stack.at, ptr %stack, i64 24)
+  ret i32 0
+raised:
+  ret i32 1
+}
+
+define hidden void @on_interrupt(i32 %signal, ptr %info, ptr %uc) nounwind {
+  %me = call ptr @llvm.thread.pointer()
+  %me.word = ptrtoint ptr %me to i64
+  %main = load i64, ptr @main_thread
+  %is.main = icmp eq i64 %me.word, %main
+  br i1 %is.main, label %on.main, label %on.other
+on.other:
+  %ignored = call i1 @chain(i32 %signal, ptr %info, ptr %uc)
+  store atomic i32 1, ptr @pending seq_cst, align 4
+  store atomic i32 %signal, ptr @kicked seq_cst, align 4
+  call i32 @pthread_kill(i64 %main, i32 %signal)
+  ret void
+on.main:
+  %kick = atomicrmw xchg ptr @kicked, i32 0 seq_cst
+  %known = icmp eq i32 %kick, %signal
+  br i1 %known, label %noted, label %note
+note:
+  %ignored2 = call i1 @chain(i32 %signal, ptr %info, ptr %uc)
+  br label %noted
+noted:
+  store atomic i32 1, ptr @pending seq_cst, align 4
+  %rip.at = getelementptr i8, ptr %uc, i64 168
+  %rip = load i64, ptr %rip.at
+  %in.entry = call i1 @between(i64 %rip, ptr @entry_window, ptr @enter_ret)
+  br i1 %in.entry, label %rewind, label %gate
+gate:
+  %in.gate = call i1 @between(i64 %rip, ptr @gate_return_window, ptr @gate_return_end)
+  br i1 %in.gate, label %rewind, label %injected
+injected:
+  %in.inject = call i1 @between(i64 %rip, ptr @inject_window, ptr @inject_end)
+  br i1 %in.inject, label %rewind, label %wasm
+rewind:
+  %target = phi ptr [@entry_window, %noted], [@gate_return_window, %gate], [@inject_window, %injected]
+  %target.word = ptrtoint ptr %target to i64
+  store i64 %target.word, ptr %rip.at
+  ret void
+wasm:
+  %in.wasm = call i1 @is_code(i64 %rip)
+  br i1 %in.wasm, label %divert, label %elsewhere
+elsewhere:
+  ret void
+divert:
+  %rbp.at = getelementptr i8, ptr %uc, i64 120
+  %rbp = load i64, ptr %rbp.at
+  %rsp.at = getelementptr i8, ptr %uc, i64 160
+  %rsp = load i64, ptr %rsp.at
+  %entry = call i64 @find_entry(i64 %rbp)
+  %entry.pointer = inttoptr i64 %entry to ptr
+  %context = load.field ptr, ptr %entry.pointer, <EntryFrame.CONTEXT>
+  %host.sp = load.field i64, ptr %context, <StoreContext.HOST_SP>
+  ; The gate frame.
+  %frame = sub i64 %host.sp, <GateFrame.TOP>
+  %frame.pointer = inttoptr i64 %frame to ptr
+  %after = add i64 %rip, 1
+  store.field i64 %rbp, ptr %frame.pointer, 0
+  store.field i64 %after, ptr %frame.pointer, <GateFrame.RETURN_ADDRESS>
+  store.field i64 %rsp, ptr %frame.pointer, <GateFrame.WASM_SP>
+  store.field ptr %context, ptr %frame.pointer, <GateFrame.CONTEXT>
+  ; The x87/SSE/AVX state, 64-byte aligned as XRSTOR wants it; its size is in the software-reserved bytes.
+  %fp.at = getelementptr i8, ptr %uc, i64 224
+  %fp = load ptr, ptr %fp.at
+  %magic = load.field i32, ptr %fp, 464
+  %extended = icmp eq i32 %magic, 1179670611          ; FP_XSTATE_MAGIC1
+  %extended.size = load.field i32, ptr %fp, 468
+  %fp.size.32 = select i1 %extended, i32 %extended.size, i32 512
+  %fp.size = zext i32 %fp.size.32 to i64
+  %low = add i64 %frame, <GateFrame.LOW>
+  %fp.low = sub i64 %low, %fp.size
+  %fp.copy = and i64 %fp.low, -64
+  %fp.copy.pointer = inttoptr i64 %fp.copy to ptr
+  call ptr @memmove(ptr %fp.copy.pointer, ptr %fp, i64 %fp.size)
+  %uc.low = sub i64 %fp.copy, 304
+  %uc.copy = and i64 %uc.low, -16
+  %uc.copy.pointer = inttoptr i64 %uc.copy to ptr
+  call ptr @memmove(ptr %uc.copy.pointer, ptr %uc, i64 304)
+  store.field i64 %fp.copy, ptr %uc.copy.pointer, 224
+  store i64 ptrtoint (ptr @inject to i64), ptr %rip.at
+  store i64 %uc.copy, ptr %rsp.at
+  store i64 %frame, ptr %rbp.at
+  ret void
+}
+"""
+
+
+def ir() -> str:
+    """The interrupt handler and the injected call."""
+    return assembly(expand(ASSEMBLY)) + expand(IR)

@@ -1,0 +1,199 @@
+"""Finds the image of the gates (in the package, in the cache, or built now by a child process), maps it and fills its
+slots. `gates.py` calls it once a process; a process that finds an image never imports LLVM.
+
+THREAT: the cache may lie where others can write (XDG_CACHE_HOME=/tmp, a shared home). Code from there would run with our
+rights, so a cached file is used only if it is a regular file owned by us that nobody else may write, opened without
+following a symbolic link and checked on the open descriptor. The checksum is against damage, not against attack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import stat
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Final
+
+from wasmforge.compiler import environ
+from wasmforge.runtime.native.image import GatesImage, decode
+from wasmforge.syntax.errors import WasmtimeError
+
+__all__ = ["PACKAGED_IMAGE", "MappedImage", "load", "source_key"]
+
+_ROOM: Final = Path(__file__).parent
+PACKAGED_IMAGE: Final = _ROOM / "gates.bin"
+
+_SOURCES: Final = (
+    "boxing.py",
+    "build.py",
+    "calls.py",
+    "emission.py",
+    "entry.py",
+    "exits.py",
+    "frames.py",
+    "host_calls.py",
+    "image.py",
+    "interrupts.py",
+    "signals.py",
+    "text.py",
+    "threads.py",
+)
+"""The files that the machine code is made from."""
+
+_BUILD_TIMEOUT: Final = 120  # seconds; a build takes 0.5
+
+
+def source_key() -> bytes:
+    """32 bytes that change when the gates' sources or the contract change: an image made from others is not used."""
+    crc = adler = size = 0
+    for path in (*(_ROOM / name for name in _SOURCES), Path(environ.__file__)):
+        try:
+            data = path.read_bytes()
+        except OSError:  # an installation without sources: the version of the package has to do
+            from wasmforge import __version__
+
+            data = __version__.encode()
+        crc = zlib.crc32(data, crc)
+        adler = zlib.adler32(data, adler)
+        size += len(data)
+    return f"{crc:08x}{adler:08x}{size:016x}".encode()
+
+
+class MappedImage:
+    """The gates in memory, for the rest of the process's life: frames and thread destructors refer to them."""
+
+    def __init__(self, image: GatesImage, base: int) -> None:
+        self._base = base
+        self._symbols = image.symbols
+
+    def address(self, symbol: str) -> int:
+        """Where a function or variable of the gates lies."""
+        return self._base + self._symbols[symbol]
+
+
+def load() -> MappedImage:
+    """Maps the gates. Raises WasmtimeError when there is no image and none can be built."""
+    key = source_key()
+    owner = os.stat(__file__).st_uid  # whom we trust already, since we run this file
+    packaged = _try_file(PACKAGED_IMAGE, key, (owner, os.geteuid()))
+    if packaged is not None:
+        return packaged
+    cache = _cache_file(key)
+    if cache is not None:
+        cached = _try_file(cache, key, (os.geteuid(),))
+        if cached is not None:
+            return cached
+    data = _build()
+    image, _ = decode(data)
+    if cache is not None:
+        _store(cache, data)
+    return _map(image, None, 0)
+
+
+def _cache_file(key: bytes) -> Path | None:
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(root):  # the XDG specification: relative paths are ignored
+        home = os.path.expanduser("~")
+        if not os.path.isabs(home):
+            return None
+        root = os.path.join(home, ".cache")
+    return Path(root, "wasmforge", f"gates-{key.decode()}.bin")
+
+
+def _try_file(path: Path, key: bytes, owners: tuple[int, ...]) -> MappedImage | None:
+    """The image in a file, or None when it is missing, untrusted, outdated or damaged."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        trusted = stat.S_ISREG(status.st_mode) and status.st_uid in owners and not status.st_mode & 0o022
+        if not trusted or status.st_size > 1 << 20:
+            return None
+        try:
+            image, text_offset = decode(os.read(fd, 1 << 20))
+        except (WasmtimeError, ValueError):
+            return None
+        if image.key != key:
+            return None
+        return _map(image, fd, text_offset)
+    finally:
+        os.close(fd)
+
+
+def _store(path: Path, data: bytes) -> None:
+    """Writes the cache file so that readers see all of it or nothing. Without a cache things still work, only slower."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+
+
+def _build() -> bytes:
+    """The bytes of a new image, from a child process."""
+    paths = [p for p in sys.path if p]
+    command = [sys.executable, "-c", f"import sys; sys.path[:] = {paths!r}\n" + _CHILD]
+    try:
+        child = subprocess.run(
+            command, capture_output=True, timeout=_BUILD_TIMEOUT, stdin=subprocess.DEVNULL, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise WasmtimeError(f"cannot build the gates between Python and wasm: {error}") from error
+    if child.returncode != 0:
+        text = child.stderr.decode(errors="replace").strip().splitlines()
+        reason = text[-1] if text else f"exit status {child.returncode}"
+        raise WasmtimeError(
+            f"cannot build the gates between Python and wasm: {reason}. They are compiled once, by llvmlite, and then cached: "
+            "install llvmlite, or a wheel of wasmforge that contains them"
+        )
+    return child.stdout
+
+
+_CHILD: Final = "from wasmforge.runtime.native.build import main\nsys.exit(main(['-']))"
+
+_PROT_READ_WRITE: Final = 3
+_PROT_READ_EXEC: Final = 5
+_MAP_PRIVATE: Final = 0x2
+_MAP_FIXED: Final = 0x10
+_MAP_ANONYMOUS: Final = 0x20
+
+
+def _map(image: GatesImage, fd: int | None, text_offset: int) -> MappedImage:
+    """Maps text from the file, or copies it where the file cannot be mapped for execution (noexec), and fills the slots."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    mmap = libc.mmap
+    mmap.restype = ctypes.c_void_p
+    mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+    text_size = len(image.text)
+    base = mmap(None, text_size + image.writable_size, _PROT_READ_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS, -1, 0)
+    if base is None or base == 2**64 - 1:
+        raise WasmtimeError(f"cannot map the gates: error {ctypes.get_errno()}")
+    mapped = (
+        fd is not None and mmap(base, text_size, _PROT_READ_EXEC, _MAP_PRIVATE | _MAP_FIXED, fd, text_offset) == base
+    )
+    if not mapped:
+        ctypes.memmove(base, image.text, text_size)
+        if libc.mprotect(ctypes.c_void_p(base), ctypes.c_size_t(text_size), _PROT_READ_EXEC) != 0:
+            raise WasmtimeError(
+                f"the system does not allow new executable memory (error {ctypes.get_errno()}); wasm cannot run here"
+            )
+    python = ctypes.pythonapi
+    word = ctypes.c_uint64
+    for name, offset in image.imports.items():
+        try:
+            target = ctypes.addressof(ctypes.c_char.in_dll(python, name))
+        except ValueError:
+            raise WasmtimeError(f"this Python does not export {name}, which the gates call") from None
+        word.from_address(base + offset).value = target
+    return MappedImage(image, base)
