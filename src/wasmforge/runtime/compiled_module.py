@@ -1,0 +1,224 @@
+"""`CompiledModule`: a loaded module, ready to be instantiated in any store of its engine (tables A2-24, A3-16). It
+joins the engine code with the module record, and answers which function an offset into the text belongs to.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import count
+
+from wasmforge.compiler.environ import VMContextOffsets
+from wasmforge.compiler.image import ENGINE_SECTION, INFO_SECTION
+from wasmforge.compiler.info import CompiledModuleInfo
+from wasmforge.compiler.tables import address_map, function_names, trap_table
+from wasmforge.runtime.code import EngineCode, Types
+from wasmforge.runtime.code_memory import CodeMemory
+from wasmforge.runtime.type_registry import TypeCollection
+from wasmforge.runtime.vm.cow import ModuleMemoryImages
+from wasmforge.syntax.types import ExternKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from typing import Final, Self
+
+    from wasmforge.compiler.trap import TrapKind
+    from wasmforge.runtime.code import ModuleWithCode
+    from wasmforge.runtime.engine_state import EngineState
+    from wasmforge.syntax.types import FuncType
+
+__all__ = ["CompiledModule", "FrameInfo"]
+
+_unique_ids: Final = count(1)
+
+
+class FrameInfo:
+    """One wasm frame of a backtrace.
+
+    `func_index` counts imports; `func_name` and `module_name` come from the name section and are None without it.
+    `module_offset` is the position of the instruction in the module's binary, `func_offset` the same from the start
+    of the function's body; None where the address map knows none.
+    """
+
+    __slots__ = ("func_index", "func_name", "func_offset", "module_name", "module_offset")
+
+    def __init__(
+        self,
+        func_index: int,
+        func_name: str | None,
+        module_name: str | None,
+        module_offset: int | None,
+        func_offset: int | None,
+    ) -> None:
+        self.func_index = func_index
+        self.func_name = func_name
+        self.module_name = module_name
+        self.module_offset = module_offset
+        self.func_offset = func_offset
+
+    def __repr__(self) -> str:
+        return (
+            f"FrameInfo(func_index={self.func_index}, func_name={self.func_name!r}, "
+            f"module_name={self.module_name!r}, module_offset={self.module_offset}, func_offset={self.func_offset})"
+        )
+
+
+class CompiledModule:
+    """A module of an engine. Immutable after loading, and safe to use from several threads.
+
+    `info` is the module record, `offsets` the layout of its vmctx, `function_types` the module type index of every
+    function of the index space.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_exports",
+        "_func_ref_positions",
+        "_func_ref_template",
+        "_trampolines",
+        "engine",
+        "engine_code",
+        "function_types",
+        "info",
+        "memory_images",
+        "num_imported_functions",
+        "num_imported_globals",
+        "num_imported_memories",
+        "num_imported_tables",
+        "offsets",
+        "unique_id",
+    )
+
+    def __init__(self, engine: EngineState, code: CodeMemory) -> None:
+        engine.check_image(code.section(ENGINE_SECTION))
+        code.publish()
+        info = CompiledModuleInfo.decode(code.section(INFO_SECTION))
+        self.engine = engine
+        self.info = info
+        self.unique_id = next(_unique_ids)
+        self.engine_code = EngineCode(code, TypeCollection(engine.types, info.types), Types(tuple(info.types)))
+        self.memory_images = ModuleMemoryImages(code, info.memory_images)
+        self.function_types = info.all_functions()
+        kinds = [i.kind for i in info.imports]
+        self.num_imported_functions = kinds.count(ExternKind.FUNC)
+        self.num_imported_tables = kinds.count(ExternKind.TABLE)
+        self.num_imported_memories = kinds.count(ExternKind.MEMORY)
+        self.num_imported_globals = kinds.count(ExternKind.GLOBAL)
+        self.offsets = VMContextOffsets(
+            memories=self.num_imported_memories + len(info.memories),
+            tables=self.num_imported_tables + len(info.tables),
+            imported_functions=self.num_imported_functions,
+            imported_globals=self.num_imported_globals,
+            defined_globals=len(info.globals),
+            data_segments=len(info.data),
+            func_refs=len(info.func_refs),
+        )
+        self._exports: dict[str, tuple[int, int]] | None = None
+        self._func_ref_positions: dict[int, int] | None = None
+        self._func_ref_template: array[int] | None = None
+        self._trampolines: dict[int, int] | None = None
+
+    @classmethod
+    def from_bytes(cls, engine: EngineState, image: bytes | bytearray | memoryview) -> Self:
+        """Loads an image. Raises WasmtimeError if it is damaged, or made for another machine, version or Tunables."""
+        return cls(engine, CodeMemory.from_bytes(image, engine.custom_code_memory))
+
+    @classmethod
+    def from_file(cls, engine: EngineState, path: str | os.PathLike[str]) -> Self:
+        """Maps an image from its file, which must not change while it is in use. Raises OSError or WasmtimeError."""
+        return cls(engine, CodeMemory.from_file(path, engine.custom_code_memory))
+
+    def serialize(self) -> bytes:
+        """The image, for `from_bytes` or a file."""
+        return bytes(self.engine_code.image())
+
+    @property
+    def name(self) -> str | None:
+        return self.info.name
+
+    def function_type(self, index: int) -> FuncType:
+        """The type of a function of the index space."""
+        return self.info.types[self.function_types[index]]
+
+    def func_ref_position(self, index: int) -> int:
+        """Which VMFuncRef of the vmctx is that of function `index`. Raises KeyError if the function does not escape."""
+        positions = self._func_ref_positions
+        if positions is None:
+            positions = self._func_ref_positions = {x: k for k, x in enumerate(self.info.func_refs)}
+        return positions[index]
+
+    def escapes(self, index: int) -> bool:
+        """Whether function `index` has a VMFuncRef."""
+        if self._func_ref_positions is None:
+            self._func_ref_positions = {x: k for k, x in enumerate(self.info.func_refs)}
+        return index in self._func_ref_positions
+
+    def func_ref_template(self, code: ModuleWithCode) -> array[int]:
+        """The VMFuncRefs of a vmctx, four words each, without the vmctx (and all 0 for imported functions)."""
+        shared = not code.store_code().is_private
+        if shared and self._func_ref_template is not None:
+            return self._func_ref_template
+        info = self.info
+        shared_type = self.engine_code.signatures().shared_type
+        text = code.store_code().text_range().start.raw()
+        words = array("Q", bytes(32 * len(info.func_refs)))
+        at = 0
+        for x in info.func_refs:
+            defined = x - self.num_imported_functions
+            if defined >= 0:
+                t = info.functions[defined]
+                words[at] = text + info.array_to_wasm[t].start
+                words[at + 1] = text + info.function_range(defined).start
+                words[at + 3] = shared_type(t)
+            at += 4
+        if shared:
+            self._func_ref_template = words
+        return words
+
+    def exports(self) -> dict[str, tuple[int, int]]:
+        """Kind (ExternKind) and index of each export by name."""
+        if self._exports is None:
+            self._exports = {e.name: (e.kind, e.index) for e in self.info.exports}
+        return self._exports
+
+    def wasm_to_array_offset(self, signature: int) -> int | None:
+        """Where in the text the trampoline for calling host functions of a type (VMSharedTypeIndex) starts."""
+        trampolines = self._trampolines
+        if trampolines is None:
+            shared_type = self.engine_code.signatures().shared_type
+            trampolines = {shared_type(x): code.start for x, code in self.info.wasm_to_array.items()}
+            self._trampolines = trampolines
+        return trampolines.get(signature)
+
+    def func_name(self, index: int) -> str | None:
+        """The name of a function of the index space, None without a name section."""
+        data = self.engine_code.func_name_data()
+        return function_names.lookup(data, index) if data else None
+
+    def func_by_text_offset(self, text_offset: int) -> int | None:
+        """The defined function whose code holds an offset into the text; None for trampolines and padding."""
+        return self.info.function_at(text_offset)
+
+    def lookup_trap_code(self, text_offset: int) -> TrapKind | None:
+        """What a fault of the instruction at an offset into the text means; None where none can happen."""
+        data = self.engine_code.trap_data()
+        return trap_table.lookup(data, text_offset) if data else None
+
+    def frame_info(self, text_offset: int) -> FrameInfo | None:
+        """What a backtrace says about a frame at an offset into the text; None for trampolines.
+
+        For a return address pass the address minus one.
+        """
+        defined = self.info.function_at(text_offset)
+        if defined is None:
+            return None
+        data = self.engine_code.address_map_data()
+        position = address_map.lookup(data, text_offset) if data else None
+        index = self.num_imported_functions + defined
+        return FrameInfo(
+            index,
+            self.func_name(index),
+            self.info.name,
+            position,
+            None if position is None else position - self.info.function_offset(defined),
+        )

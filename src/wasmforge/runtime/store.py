@@ -1,0 +1,332 @@
+"""`VMStore`: all that belongs to one store and lives exactly as long. The embedder's `Store` holds one; functions and
+instances keep it alive, memories, tables and globals do not need it.
+
+Ownership goes one way: the store owns records that do not refer back to it (or only weakly), handles refer to the
+store. So dropping the last handle frees everything at once, without waiting for the garbage collector; only a host
+function that refers to its own store makes a cycle, which the collector finds.
+"""
+
+from __future__ import annotations
+
+from _weakref import ref
+from itertools import count
+
+from wasmforge.runtime.mapping import when_collected
+from wasmforge.runtime.module_registry import ModuleRegistry
+from wasmforge.runtime.type_registry import TypeCollection
+from wasmforge.runtime.vm.externref import ExternRefTable
+from wasmforge.runtime.vm.func import VMFunction, VMHostFunction, make_descriptor
+from wasmforge.runtime.vm.globals import VMGlobal
+from wasmforge.runtime.vm.instance import InstanceRecord, VMInstance, instantiate
+from wasmforge.runtime.vm.limits import StoreLimits
+from wasmforge.runtime.vm.memory import LinearMemory
+from wasmforge.runtime.vm.records import Arena
+from wasmforge.runtime.vm.store_context import StoreContext
+from wasmforge.runtime.vm.table import VMTable
+from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.types import EXTERNREF, FUNCREF, value_type_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Final
+
+    from wasmforge.runtime.compiled_module import CompiledModule
+    from wasmforge.runtime.engine_state import EngineState
+    from wasmforge.runtime.link import Extern
+    from wasmforge.syntax.types import FuncType, GlobalType, MemoryType, TableType
+
+__all__ = ["VMStore", "require", "store_of_id"]
+
+_ids: Final = count(1)
+_stores: Final[dict[int, ref[VMStore]]] = {}
+_instances: Final[dict[int, InstanceRecord]] = {}
+"""By vmctx address, for routines that compiled code calls. A record does not refer to its store."""
+
+
+def require(weak: ref[VMStore]) -> VMStore:
+    """The store of a weak reference. Raises WasmtimeError when it is gone."""
+    store = weak()
+    if store is None:
+        raise WasmtimeError("the store is gone; keep it, a function or an instance of it while its references are used")
+    return store
+
+
+def store_of_id(store_id: int) -> VMStore:
+    """The store of the id in a StoreContext. Raises WasmtimeError when it is being destroyed."""
+    weak = _stores.get(store_id)
+    if weak is None:
+        raise WasmtimeError("the store is being destroyed")
+    return require(weak)
+
+
+def instance_of(vmctx: int) -> InstanceRecord:
+    """The instance whose vmctx is at an address. Raises WasmtimeError when its store is being destroyed."""
+    record = _instances.get(vmctx)
+    if record is None:
+        raise WasmtimeError("the store is being destroyed")
+    return record
+
+
+class VMStore:
+    """A store. Use it, and everything of it, from one thread at a time.
+
+    `limits` may be set before instantiating. `wrap_function` and `unwrap_function` turn functions into the embedder's
+    objects and back wherever a funcref crosses.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_c_strings",
+        "_closed",
+        "_descriptors",
+        "_functions",
+        "_kept",
+        "_memory_ranges",
+        "_types",
+        "_unpatched",
+        "arena",
+        "context",
+        "embedder_data",
+        "engine",
+        "externrefs",
+        "globals",
+        "host_functions",
+        "id",
+        "instances",
+        "limits",
+        "memories",
+        "registry",
+        "tables",
+        "unwrap_function",
+        "weak",
+        "wrap_function",
+    )
+
+    def __init__(self, engine: EngineState) -> None:
+        self._closed = True
+        self.engine = engine
+        self.id = next(_ids)
+        self.weak: ref[VMStore] = ref(self)
+        self.arena = Arena()
+        self.registry = ModuleRegistry(engine.tunables)
+        self.limits = StoreLimits()
+        self.embedder_data: object = None  # must not refer to the store, nor to functions of it
+        self.wrap_function: Callable[[VMFunction], object] | None = None
+        self.unwrap_function: Callable[[object], VMFunction | None] | None = None
+        self.instances: dict[int, InstanceRecord] = {}
+        self.memories: list[LinearMemory] = []
+        self.tables: list[VMTable] = []
+        self.globals: list[VMGlobal] = []  # those that hold externrefs: roots
+        self.host_functions: dict[int, VMHostFunction] = {}
+        self._functions: dict[int, ref[VMFunction]] = {}
+        self._descriptors: dict[tuple[int, str, int], int] = {}
+        self._c_strings: dict[str, int] = {}
+        self._kept: list[object] = []
+        self._memory_ranges: list[int] = []
+        self._types: dict[FuncType, TypeCollection] = {}
+        self._unpatched: dict[int, list[int]] = {}
+        self.context = StoreContext(self.arena, engine.stacks, engine.max_wasm_stack, self.id)
+        weak = self.weak
+        self.externrefs = ExternRefTable(
+            lambda: require(weak)._externref_roots(), lambda: require(weak).context.is_active()
+        )
+        _stores[self.id] = weak
+        self._closed = False
+
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        _stores.pop(self.id, None)
+        for vmctx in self.instances:
+            _instances.pop(vmctx, None)
+        self.context.close()
+        # What follows must not happen while other finalisers of the same garbage may still look at the store; see
+        # runtime/mapping.py. The memories themselves are freed with their last reference.
+        gates, pool, stack, ranges = self.engine.gates, self.engine.stacks, self.context.stack, self._memory_ranges
+
+        def release() -> None:
+            for start in ranges:
+                gates.unregister_memory(start)
+            pool.release(stack)
+
+        when_collected(release)
+
+    # --- Creation -----------------------------------------------------------------------------------------------
+
+    def instantiate(self, module: CompiledModule, imports: Sequence[Extern]) -> VMInstance:
+        """Checks the imports, allocates and initialises an instance; does not run the start function.
+
+        `imports` are entities of this store in the order of the module's imports. Raises LinkError if they do not fit,
+        WasmtimeError when a limit or the system's memory is reached, the trap if an active segment lies outside its
+        table or memory (what was written before stays written, as the specification says).
+        """
+        if self._closed:
+            raise WasmtimeError("the store is being destroyed")
+        if module.engine is not self.engine:
+            raise WasmtimeError("cross-`Engine` instantiation is not currently supported")
+        return instantiate(self, module, imports)
+
+    def new_memory(self, memory_type: MemoryType) -> LinearMemory:
+        """Raises WasmtimeError when there is no room for it."""
+        memory = LinearMemory(self, memory_type)
+        reservation = memory.reservation
+        self.engine.gates.register_memory(reservation.address, reservation.end)
+        self._memory_ranges.append(reservation.address)
+        self.memories.append(memory)
+        return memory
+
+    def new_table(self, table_type: TableType, init: object = None) -> VMTable:
+        """A table whose elements are all `init`. Raises WasmtimeError beyond the limits, TypeError for a wrong
+        value."""
+        word = self.unbox(table_type.element, init)
+        table = VMTable(self, table_type)
+        if word:
+            table.fill_raw(0, word, table.size)
+        self.tables.append(table)
+        return table
+
+    def new_global(self, global_type: GlobalType, value: object) -> VMGlobal:
+        """Raises TypeError or OverflowError for a value that does not fit."""
+        new = VMGlobal(self, global_type, self.arena.allocate(16))
+        new.initialize(value)
+        self.add_global(new)
+        return new
+
+    def add_global(self, new: VMGlobal) -> None:
+        """Remembers a global that may hold an externref."""
+        if new.type.content == EXTERNREF:
+            self.globals.append(new)
+
+    def new_function(
+        self,
+        function_type: FuncType,
+        callable_: Callable[..., Any],
+        *,
+        name: str = "host function",
+        caller: bool = False,
+    ) -> VMFunction:
+        """A host function. `callable_` takes the parameters and returns the result, or a list or tuple of several.
+
+        With `caller` it gets the VMInstance that calls, or None when the host does, as first argument. The store keeps
+        it for ever, since tables may hold it.
+        """
+        types = self._types.get(function_type)
+        if types is None:
+            types = self._types[function_type] = TypeCollection(self.engine.types, (function_type,))
+        index = types.shared_type(0)
+        entry: Callable[..., Any] = callable_
+        if caller:
+
+            def entry(vmctx: int, *args: object) -> object:
+                if not vmctx:
+                    return callable_(None, *args)
+                record = instance_of(vmctx)
+                return callable_(VMInstance(store_of_id(record.store_id), record), *args)
+
+        host = VMHostFunction(self, function_type, index, callable_, entry, name, caller=caller)
+        self.host_functions[host.func_ref] = host
+        if not self._wasm_call(host.func_ref):
+            self._unpatched.setdefault(index, []).append(host.func_ref)
+        return self._remember(VMFunction(self, host.func_ref, function_type, name))
+
+    # --- Functions ----------------------------------------------------------------------------------------------
+
+    def function_at(self, address: int, name: str | None = None) -> VMFunction:
+        """The function whose VMFuncRef is at an address of this store. Raises ValueError for any other address."""
+        weak = self._functions.get(address)
+        function = None if weak is None else weak()
+        if function is None:
+            host = self.host_functions.get(address)
+            function_type = self.engine.types.lookup(self.arena.read_u32(address + 24)) if host is None else host.type
+            function = self._remember(VMFunction(self, address, function_type, name or "function"))
+        return function
+
+    def _remember(self, function: VMFunction) -> VMFunction:
+        self._functions[function.address] = ref(function)
+        return function
+
+    def call_descriptor(self, function: VMFunction, name: str, flags: int) -> int:
+        """The address of the CallDescriptor of a function under a name. Memoised, since a record is never freed."""
+        key = (function.address, name, flags)
+        address = self._descriptors.get(key)
+        if address is None:
+            address = self._descriptors[key] = make_descriptor(self, function, name, flags)
+        return address
+
+    def c_string(self, text: str) -> int:
+        """The address of a string in UTF-8 with a closing 0; cut at an inner 0, which C would not see past anyway."""
+        address = self._c_strings.get(text)
+        if address is None:
+            encoded = text.encode("utf-8", "replace").split(b"\0")[0] + b"\0"
+            address = self._c_strings[text] = self.arena.allocate_bytes(encoded)
+        return address
+
+    def keep_alive(self, value: object) -> None:
+        """Keeps an object for as long as the store."""
+        self._kept.append(value)
+
+    def _wasm_call(self, func_ref: int) -> int:
+        return self.arena.read_u64(func_ref + 8)
+
+    def patch_host_functions(self) -> None:
+        """Gives host functions the trampoline for their signature once a registered module has one.
+
+        A null WASM_CALL is never called: a module that can call a signature has its trampoline, and is registered
+        before any of its code runs.
+        """
+        for index in list(self._unpatched):
+            trampoline = self.registry.wasm_to_array_trampoline(index)
+            if trampoline is not None:
+                for func_ref in self._unpatched.pop(index):
+                    self.arena.write_u64(func_ref + 8, trampoline)
+
+    def add_instance(self, record: InstanceRecord) -> None:
+        """Keeps an instance for as long as the store: tables of others may hold its functions, even if it failed."""
+        self.instances[record.vmctx] = record
+        _instances[record.vmctx] = record
+
+    # --- References ---------------------------------------------------------------------------------------------
+
+    def box(self, value_type: int, word: int) -> object:
+        """The Python object of a reference in a table, a global or a slot."""
+        if not word:
+            return None
+        if value_type == FUNCREF:
+            function = self.function_at(word)
+            return function if self.wrap_function is None else self.wrap_function(function)
+        return self.externrefs.value(word & 0xFFFFFFFF)
+
+    def unbox(self, value_type: int, value: object) -> int:
+        """The word of a reference. Raises TypeError if the value is not of the type or belongs to another store."""
+        if value is None:
+            return 0
+        if value_type == EXTERNREF:
+            return self.externrefs.handle(value)
+        if value_type != FUNCREF:
+            raise TypeError(f"{value_type_name(value_type)} is not a reference type")
+        function = value if isinstance(value, VMFunction) else None
+        if function is None and self.unwrap_function is not None:
+            function = self.unwrap_function(value)
+        if function is None:
+            raise TypeError(f"expected funcref, got {type(value).__name__}")
+        # Threat: the address of a VMFuncRef of another store dangles as soon as that store is gone.
+        if function.store is not self:
+            raise TypeError("expected funcref, got a function of another store")
+        return function.address
+
+    def gc(self) -> None:
+        """Drops the objects of externrefs that nothing in the store can reach. Does nothing while its wasm is
+        active."""
+        if not self.context.is_active():
+            self.externrefs.sweep()
+
+    def _externref_roots(self) -> Iterator[int]:
+        for table in self.tables:
+            if table.element == EXTERNREF:
+                yield from table.raw_words()
+        for cell in self.globals:
+            yield cell.get_raw()
+        for record in self.instances.values():
+            yield from record.externref_segment_words()

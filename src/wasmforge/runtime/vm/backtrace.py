@@ -1,0 +1,67 @@
+"""`Backtrace`: the wasm frames of a trap or of a host function's exception. The gates deliver program counters; names
+and offsets are looked up when somebody looks, because most traps are caught and thrown away.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wasmforge.runtime.compiled_module import FrameInfo
+    from wasmforge.runtime.module_registry import ModuleRegistry
+
+__all__ = ["Backtrace"]
+
+
+class Backtrace:
+    """Frames of one store, innermost first. It keeps the store's code alive, so that the program counters keep their
+    meaning, but not its memories. `omitted` is the number of outer frames that were cut."""
+
+    __slots__ = ("_frames", "_pcs", "_registry", "omitted")
+
+    def __init__(self, registry: ModuleRegistry | None, pcs: tuple[int, ...], omitted: int) -> None:
+        self._registry = registry
+        self._pcs = pcs
+        self.omitted = omitted
+        self._frames: list[FrameInfo] | None = None
+
+    def fill(self, registry: ModuleRegistry, pcs: tuple[int, ...], omitted: int) -> None:
+        """Gives frames to a backtrace that has none yet."""
+        if self._registry is None:
+            self._registry = registry
+            self._pcs = pcs
+            self.omitted = omitted
+            self._frames = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self._registry is None
+
+    @property
+    def frames(self) -> list[FrameInfo]:
+        """The frames; trampolines and gates between them are left out."""
+        if self._frames is None:
+            from wasmforge.runtime.code import StoreCodePC
+
+            registry = self._registry
+            frames = []
+            if registry is not None:
+                for pc in self._pcs:
+                    frame = registry.lookup_frame_info(StoreCodePC.from_raw(pc))
+                    if frame is not None:
+                        frames.append(frame)
+            self._frames = frames
+        return self._frames
+
+    def __str__(self) -> str:
+        """Wasmtime's text: a line a frame, `0: 0x1f - module!function`."""
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        lines = ["wasm backtrace:"]
+        for number, frame in enumerate(self.frames):
+            offset = "<unknown>" if frame.module_offset is None else f"{frame.module_offset:#x}"
+            name = frame.func_name or f"<wasm function {frame.func_index}>"
+            lines.append(f"  {number:>3}: {offset:>8} - {frame.module_name or '<unknown>'}!{name}")
+        if self.omitted:
+            lines.append(f"  ... {self.omitted} more frames")
+        return lines

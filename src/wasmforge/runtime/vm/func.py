@@ -1,0 +1,158 @@
+"""`VMFunction`, a function of a store as Python sees it, and `VMHostFunction`, the records behind a Python callable
+that wasm can call. Instances and the embedder make them; the gates read the records.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from wasmforge.compiler.environ import (
+    CALL_FLAG_RAW,
+    CALL_FLAG_RELEASE_GIL,
+    HOST_FLAG_CALLER,
+    HOST_MAGIC,
+    CallDescriptor,
+    HostFuncContext,
+    VMFuncRef,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
+
+    from wasmforge.runtime.store import VMStore
+    from wasmforge.syntax.types import FuncType
+
+__all__ = ["VMFunction", "VMHostFunction"]
+
+_FUNC_REF: Final = Struct("<QQQI4x")
+_DESCRIPTOR: Final = Struct("<QQQQIIIIQ")
+_HOST_CONTEXT: Final = Struct("<IIQQQIIQ")
+assert _FUNC_REF.size == VMFuncRef.SIZE and _DESCRIPTOR.size == CallDescriptor.TYPES
+assert _HOST_CONTEXT.size == HostFuncContext.TYPES
+
+
+class VMFunction:
+    """A function value. It keeps its store alive.
+
+    `address` is that of its VMFuncRef: two VMFunctions are equal when it is the same.
+    """
+
+    __slots__ = ("__weakref__", "_callables", "address", "name", "store", "type")
+
+    def __init__(self, store: VMStore, address: int, function_type: FuncType, name: str) -> None:
+        self.store = store
+        self.address = address
+        self.type = function_type
+        self.name = name
+        self._callables: dict[tuple[str, bool, bool], Callable[..., Any]] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VMFunction) and other.address == self.address
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+    def __repr__(self) -> str:
+        return f"<VMFunction {self.name} {self.type}>"
+
+    @property
+    def host_callable(self) -> Callable[..., Any] | None:
+        """The Python callable of a host function, None for a wasm function."""
+        host = self.store.host_functions.get(self.address)
+        return None if host is None else host.callable
+
+    def type_index(self) -> int:
+        """The engine-wide index of its type (VMSharedTypeIndex)."""
+        return read_func_ref(self.store, self.address)[3]
+
+    def make_callable(
+        self, name: str | None = None, *, release_gil: bool = False, raw: bool = False, doc: str | None = None
+    ) -> Callable[..., Any]:
+        """A built-in function object that calls it: the fast way in.
+
+        `name` is what error messages say (the function's own by default); `release_gil` lets other Python threads run
+        meanwhile, for 30 ns; with `raw` all values are unsigned bit patterns. It keeps the store alive.
+        """
+        key = (name or self.name, release_gil, raw)
+        found = self._callables.get(key)
+        if found is None:
+            flags = (CALL_FLAG_RELEASE_GIL if release_gil else 0) | (CALL_FLAG_RAW if raw else 0)
+            descriptor = self.store.call_descriptor(self, key[0], flags)
+            # The store, not this object, is what the callable keeps: else the two would be a cycle.
+            found = self.store.engine.gates.make_callable(key[0], descriptor, self.store, doc)
+            self._callables[key] = found
+        return found
+
+
+def make_descriptor(store: VMStore, function: VMFunction, name: str, flags: int) -> int:
+    """The address of a new CallDescriptor. The store keeps the function's code and records alive as long as it."""
+    arena = store.arena
+    array_call, wasm_call, vmctx, _ = read_func_ref(store, function.address)
+    params, results = function.type.params, function.type.results
+    header = _DESCRIPTOR.pack(
+        array_call,
+        wasm_call,
+        vmctx,
+        store.context.address,
+        len(params),
+        len(results),
+        flags,
+        max(len(params), len(results)),
+        store.c_string(name),
+    )
+    return arena.allocate_bytes(header + bytes(params) + bytes(results))
+
+
+def read_func_ref(store: VMStore, address: int) -> tuple[int, int, int, int]:
+    """ARRAY_CALL, WASM_CALL, VMCTX and TYPE_INDEX of a VMFuncRef of the store. Raises ValueError for other
+    addresses."""
+    fields: tuple[int, int, int, int] = _FUNC_REF.unpack(store.arena.view(address, VMFuncRef.SIZE))
+    return fields
+
+
+class VMHostFunction:
+    """A Python callable with its HostFuncContext and VMFuncRef, both in the store's arena.
+
+    The store owns it: the context holds a plain pointer to the callable, so neither may go before the other, and
+    neither goes before the store, whose tables and instances may hold the VMFuncRef.
+    """
+
+    __slots__ = ("callable", "func_ref", "type")
+
+    def __init__(
+        self,
+        store: VMStore,
+        function_type: FuncType,
+        type_index: int,
+        callable_: Callable[..., Any],
+        entry: Callable[..., Any],
+        name: str,
+        *,
+        caller: bool,
+    ) -> None:
+        """`entry` is what the gate calls (`callable_` itself, or a wrapper of it)."""
+        self.callable = callable_
+        self.type = function_type
+        gates = store.engine.gates
+        params, results = function_type.params, function_type.results
+        context = store.arena.allocate_bytes(
+            _HOST_CONTEXT.pack(
+                HOST_MAGIC,
+                HOST_FLAG_CALLER if caller else 0,
+                store.context.address,
+                gates.host_array_call,
+                id(entry),
+                len(params),
+                len(results),
+                store.c_string(name),
+            )
+            + bytes(params)
+            + bytes(results)
+        )
+        store.keep_alive(entry)
+        trampoline = store.registry.wasm_to_array_trampoline(type_index) or 0
+        self.func_ref = store.arena.allocate_bytes(
+            _FUNC_REF.pack(gates.host_array_call, trampoline, context, type_index)
+        )

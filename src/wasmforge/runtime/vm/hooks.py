@@ -1,0 +1,80 @@
+"""What the gates call back: traps, exceptions that cross wasm frames, references that cross the boundary. `install`
+connects them once a process; `EngineState.gates` does that before anything runs.
+"""
+
+from __future__ import annotations
+
+from wasmforge.compiler.trap import TrapKind
+from wasmforge.runtime.native import gates
+from wasmforge.runtime.store import store_of_id
+from wasmforge.runtime.vm.backtrace import Backtrace
+from wasmforge.runtime.vm.libcalls import BUILTIN_FUNCTIONS
+from wasmforge.runtime.vm.traps import make_trap, pending_backtrace
+from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from wasmforge.runtime.module_registry import ModuleRegistry
+    from wasmforge.runtime.native import Gates
+
+__all__ = ["install"]
+
+_installed = False
+
+
+def install() -> Gates:
+    """The gates, with hooks and builtins in place."""
+    global _installed
+    g = gates()
+    if not _installed:
+        g.set_hooks(on_trap=_on_trap, on_exception=_on_exception, box_ref=_box_ref, unbox_ref=_unbox_ref)
+        for name, function in BUILTIN_FUNCTIONS.items():
+            g.set_builtin(name, function)
+        _installed = True
+    return g
+
+
+def _registry(store_id: int) -> ModuleRegistry | None:
+    try:
+        return store_of_id(store_id).registry
+    except WasmtimeError:
+        return None  # the store is being destroyed; the trap is more important than its frames
+
+
+def _on_trap(store_id: int, kind: int, _fault_address: int, pcs: tuple[int, ...], omitted: int) -> NoReturn:
+    raise make_trap(TrapKind(kind), Backtrace(_registry(store_id), pcs, omitted))
+
+
+def _on_exception(store_id: int, exception: BaseException, pcs: tuple[int, ...], omitted: int) -> None:
+    """Tells an exception that leaves wasm of a store through which frames it passes: a trap that Python code detected
+    gets them as its backtrace, any other exception as a note, once a store."""
+    registry = _registry(store_id)
+    if registry is None or not pcs:
+        return
+    pending = pending_backtrace(exception)
+    if pending is not None:
+        pending.fill(registry, pcs, omitted)
+        exception._wasmforge_stores = {store_id}  # type: ignore[attr-defined]
+        return
+    seen = getattr(exception, "_wasmforge_stores", None)
+    if seen is None:
+        try:
+            seen = exception._wasmforge_stores = set()  # type: ignore[attr-defined]
+        except AttributeError:
+            return  # an exception without a dictionary takes no notes either
+    # The frames of all activations of a store come with its innermost gate; its outer gates have nothing to add.
+    if store_id not in seen:
+        seen.add(store_id)
+        backtrace = Backtrace(registry, pcs, omitted)
+        if backtrace.frames:
+            exception.add_note(str(backtrace))
+
+
+def _box_ref(store_id: int, value_type: int, word: int) -> object:
+    return store_of_id(store_id).box(value_type, word)
+
+
+def _unbox_ref(store_id: int, value_type: int, value: object) -> int:
+    return store_of_id(store_id).unbox(value_type, value)

@@ -1,0 +1,287 @@
+"""Instances: allocating a vmctx by `environ.VMContextOffsets`, filling it, and applying the segments (specification,
+section 4.5.4). `VMStore.instantiate` calls it; compiled code runs on the vmctx; the builtins in `libcalls` find the
+record by its address.
+"""
+
+from __future__ import annotations
+
+from array import array
+from struct import Struct
+
+from wasmforge.compiler.environ import VMCONTEXT_MAGIC, VMContextOffsets, VMFuncRef
+from wasmforge.compiler.trap import TrapKind
+from wasmforge.runtime.libc import address_of
+from wasmforge.runtime.link import check_imports
+from wasmforge.runtime.vm.const_expr import evaluate
+from wasmforge.runtime.vm.func import VMFunction, read_func_ref
+from wasmforge.runtime.vm.globals import VMGlobal
+from wasmforge.runtime.vm.memory import LinearMemory
+from wasmforge.runtime.vm.table import VMTable
+from wasmforge.runtime.vm.traps import trap
+from wasmforge.syntax.module import SegmentMode
+from wasmforge.syntax.types import EXTERNREF, ExternKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Final
+
+    from wasmforge.compiler.info import DataInfo, ElementInfo
+    from wasmforge.runtime.code import ModuleWithCode
+    from wasmforge.runtime.compiled_module import CompiledModule
+    from wasmforge.runtime.link import Extern
+    from wasmforge.runtime.store import VMStore
+
+__all__ = ["NO_WORDS", "InstanceRecord", "VMInstance", "instantiate"]
+
+_HEADER: Final = Struct("<I4xQQQQQ")
+_FUNCTION_IMPORT: Final = Struct("<QQQ")
+_MEMORY: Final = Struct("<QQ")
+_DATA_SEGMENT: Final = Struct("<QI4x")
+NO_WORDS: Final = array("Q")
+
+
+class InstanceRecord:
+    """What a store keeps of an instance until it goes. It does not refer to its store.
+
+    `functions` are the addresses of the VMFuncRefs of imported functions; `segments` the words of the element
+    segments, empty once dropped.
+    """
+
+    __slots__ = ("functions", "globals", "memories", "module", "segments", "store_id", "tables", "vmctx")
+
+    def __init__(self, store_id: int, module: CompiledModule, vmctx: int) -> None:
+        self.store_id = store_id
+        self.module = module
+        self.vmctx = vmctx
+        self.functions: list[int] = []
+        self.memories: list[LinearMemory] = []
+        self.tables: list[VMTable] = []
+        self.globals: list[VMGlobal] = []
+        self.segments: list[array[int]] = []
+
+    def func_ref(self, index: int) -> int:
+        """The address of the VMFuncRef of an escaping function of the index space, as compiled code computes it."""
+        return self.vmctx + self.module.offsets.func_ref(self.module.func_ref_position(index))
+
+    def externref_segment_words(self) -> Iterator[int]:
+        """The handles in element segments, for the sweep of the externref table."""
+        for segment, words in zip(self.module.info.elements, self.segments, strict=False):
+            if segment.type == EXTERNREF:
+                yield from words
+
+
+class VMInstance:
+    """An instance as the rooms above see it. It keeps its store alive; instances are equal when they are the same
+    one."""
+
+    __slots__ = ("__weakref__", "_record", "store")
+
+    def __init__(self, store: VMStore, record: InstanceRecord) -> None:
+        self.store = store
+        self._record = record
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VMInstance) and other._record is self._record
+
+    def __hash__(self) -> int:
+        return hash(self._record.vmctx)
+
+    @property
+    def module(self) -> CompiledModule:
+        return self._record.module
+
+    @property
+    def vmctx(self) -> int:
+        """The address of the vmctx."""
+        return self._record.vmctx
+
+    def export_names(self) -> list[str]:
+        """The names of the exports, in the order of the module."""
+        return [e.name for e in self._record.module.info.exports]
+
+    def export(self, name: str) -> Extern:
+        """The entity exported under a name. Raises KeyError if there is none."""
+        kind, index = self._record.module.exports()[name]
+        return self.entity(kind, index, name)
+
+    def exports(self) -> Iterator[tuple[str, Extern]]:
+        """Names and entities of all exports, in the order of the module."""
+        for e in self._record.module.info.exports:
+            yield e.name, self.entity(e.kind, e.index, e.name)
+
+    def entity(self, kind: int, index: int, name: str | None = None) -> Extern:
+        """An entity of an index space; of functions those that escape."""
+        record = self._record
+        if kind == ExternKind.FUNC:
+            return self.function(index, name)
+        if kind == ExternKind.MEMORY:
+            return record.memories[index]
+        return record.tables[index] if kind == ExternKind.TABLE else record.globals[index]
+
+    def function(self, index: int, name: str | None = None) -> VMFunction:
+        """A function of the index space that escapes. An imported one is the entity that was given as import."""
+        record = self._record
+        imported = record.module.num_imported_functions
+        address = record.functions[index] if index < imported else record.func_ref(index)
+        return self.store.function_at(address, name or record.module.func_name(index) or f"function {index}")
+
+    @property
+    def start(self) -> VMFunction | None:
+        """The start function, None if the module has none."""
+        index = self._record.module.info.start
+        return None if index is None else self.function(index)
+
+    def run_start(self) -> None:
+        """Calls the start function, if there is one. Raises what it raises."""
+        start = self.start
+        if start is not None:
+            start.make_callable()()
+
+
+def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern]) -> VMInstance:
+    """See `VMStore.instantiate`."""
+    check_imports(store, module, imports)
+    gates = store.engine.gates
+    gates.hook_signals()
+    info = module.info
+    store.limits.check_counts(
+        len(store.instances) + 1, len(store.memories) + len(info.memories), len(store.tables) + len(info.tables)
+    )
+    code = store.registry.register_module(module)
+    store.patch_host_functions()
+    record = InstanceRecord(store.id, module, store.arena.allocate(module.offsets.size))
+    for entity in imports:
+        if isinstance(entity, VMFunction):
+            record.functions.append(entity.address)
+        elif isinstance(entity, LinearMemory):
+            record.memories.append(entity)
+        elif isinstance(entity, VMTable):
+            record.tables.append(entity)
+        else:
+            record.globals.append(entity)
+    # From here on other instances may come to hold addresses of this one, so it stays even if what follows fails.
+    store.add_instance(record)
+    for memory_type in info.memories:
+        record.memories.append(store.new_memory(memory_type))
+    for table_type in info.tables:
+        record.tables.append(store.new_table(table_type))
+    _fill_vmctx(store, code, record)
+    _initialize_globals(store, record)
+    _evaluate_segments(record)
+    _initialize_tables(record)
+    _initialize_memories(store, record)
+    return VMInstance(store, record)
+
+
+def _fill_vmctx(store: VMStore, code: ModuleWithCode, record: InstanceRecord) -> None:
+    """Everything but the values of globals and the passive data segments."""
+    module = record.module
+    offsets = module.offsets
+    out = bytearray(offsets.size)
+    signatures = module.engine_code.signatures()
+    _HEADER.pack_into(
+        out,
+        VMContextOffsets.MAGIC,
+        VMCONTEXT_MAGIC,
+        store.context.address,
+        store.engine.gates.builtins,
+        signatures.type_ids_address,
+        0,
+        0,
+    )
+    for x, memory in enumerate(record.memories):
+        _MEMORY.pack_into(out, offsets.memory(x), memory.base, memory.definition)
+    for x, table in enumerate(record.tables):
+        out[offsets.table(x) : offsets.table(x) + 8] = table.definition.to_bytes(8, "little")
+    imported_refs: dict[int, bytes] = {}
+    for x, address in enumerate(record.functions):
+        array_call, wasm_call, vmctx, _ = read_func_ref(store, address)
+        _FUNCTION_IMPORT.pack_into(out, offsets.imported_function(x), wasm_call, array_call, vmctx)
+        imported_refs[x] = bytes(store.arena.view(address, VMFuncRef.SIZE))
+    for x in range(module.num_imported_globals):
+        at = offsets.imported_global(x)
+        out[at : at + 8] = record.globals[x].address.to_bytes(8, "little")
+    _fill_func_refs(out, code, record, imported_refs)
+    store.arena.write(record.vmctx, out)
+
+
+def _fill_func_refs(
+    out: bytearray, code: ModuleWithCode, record: InstanceRecord, imported_refs: dict[int, bytes]
+) -> None:
+    module = record.module
+    if not module.info.func_refs:
+        return
+    start = module.offsets.func_refs
+    words = array("Q", module.func_ref_template(code))
+    # The template has everything but the vmctx, the third word of each VMFuncRef.
+    words[2::4] = array("Q", (record.vmctx,)) * len(module.info.func_refs)
+    out[start : start + len(words) * 8] = words.tobytes()
+    for x, func_ref in imported_refs.items():
+        if module.escapes(x):
+            at = module.offsets.func_ref(module.func_ref_position(x))
+            out[at : at + VMFuncRef.SIZE] = func_ref
+
+
+def _initialize_globals(store: VMStore, record: InstanceRecord) -> None:
+    offsets = record.module.offsets
+    for x, (global_type, init) in enumerate(record.module.info.globals):
+        cell = VMGlobal(store, global_type, record.vmctx + offsets.defined_global(x))
+        # Later initial values may refer to earlier globals, never to themselves (section 3.4.10).
+        cell.set_raw(_evaluate(record, init))
+        record.globals.append(cell)
+        store.add_global(cell)
+
+
+def _evaluate(record: InstanceRecord, code: bytes) -> int:
+    return evaluate(code, lambda x: record.globals[x].get_raw(), record.func_ref)
+
+
+def _evaluate_segments(record: InstanceRecord) -> None:
+    """The words of every element segment, before any is applied."""
+    for segment in record.module.info.elements:
+        record.segments.append(_segment_words(record, segment))
+
+
+def _segment_words(record: InstanceRecord, segment: ElementInfo) -> array[int]:
+    if segment.mode is SegmentMode.DECLARATIVE:
+        return NO_WORDS
+    if segment.uses_expressions:
+        return array("Q", [_evaluate(record, item) for item in segment.items])  # type: ignore[arg-type]
+    start = record.vmctx + record.module.offsets.func_refs
+    position = record.module.func_ref_position
+    return array("Q", [start + VMFuncRef.SIZE * position(x) for x in segment.items])  # type: ignore[arg-type]
+
+
+def _initialize_tables(record: InstanceRecord) -> None:
+    for x, segment in enumerate(record.module.info.elements):
+        if segment.table_offset is not None:
+            words = record.segments[x]
+            record.segments[x] = NO_WORDS  # an active segment is dropped once applied, and when it traps
+            offset = _evaluate(record, segment.table_offset)
+            record.tables[segment.table].init_raw(offset, words, 0, len(words))
+
+
+def _initialize_memories(store: VMStore, record: InstanceRecord) -> None:
+    module = record.module
+    for x in range(module.num_imported_memories, len(record.memories)):
+        if x in module.memory_images:
+            module.memory_images.initialize(x, record.memories[x])
+    data = module.engine_code.wasm_data()
+    # The records of passive segments come first: an active one may trap.
+    for x, segment in enumerate(module.info.data):
+        if segment.memory_offset is None:
+            base = address_of(data) + segment.start if segment.length else 0
+            store.arena.write(record.vmctx + module.offsets.data_segment(x), _DATA_SEGMENT.pack(base, segment.length))
+    for segment in module.info.data:
+        if segment.memory_offset is not None and not segment.in_image:
+            _apply_data(record, segment, data)
+
+
+def _apply_data(record: InstanceRecord, segment: DataInfo, data: memoryview) -> None:
+    assert segment.memory_offset is not None
+    memory = record.memories[segment.memory]
+    offset = _evaluate(record, segment.memory_offset)
+    if offset + segment.length > memory.byte_length:
+        raise trap(TrapKind.MEMORY_OUT_OF_BOUNDS)
+    memory.write(data[segment.start : segment.start + segment.length], offset)

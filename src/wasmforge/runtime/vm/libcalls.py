@@ -1,0 +1,50 @@
+"""The builtins that are Python functions (`environ.BUILTINS` without `native`). Compiled code calls them through stubs
+of the gates, which pass the address of the calling instance's vmctx and the arguments as unsigned integers.
+"""
+
+from __future__ import annotations
+
+from wasmforge.runtime.store import instance_of
+from wasmforge.runtime.vm.instance import NO_WORDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+__all__ = ["BUILTIN_FUNCTIONS"]
+
+
+def _memory_grow(vmctx: int, delta: int, memory: int) -> int:
+    """memory.grow: pages -> the old size or -1."""
+    return instance_of(vmctx).memories[memory].grow(delta)
+
+
+def _table_grow(vmctx: int, table: int, delta: int, word: int) -> int:
+    """table.grow: elements and their initial word -> the old size or -1."""
+    return instance_of(vmctx).tables[table].grow_raw(delta, word)
+
+
+def _table_fill(vmctx: int, table: int, start: int, word: int, count: int) -> None:
+    """table.fill; traps out of bounds."""
+    instance_of(vmctx).tables[table].fill_raw(start, word, count)
+
+
+def _table_init(vmctx: int, table: int, segment: int, target: int, source: int, count: int) -> None:
+    """table.init; traps when the segment, which is empty once dropped, or the table is too short."""
+    record = instance_of(vmctx)
+    record.tables[table].init_raw(target, record.segments[segment], source, count)
+
+
+def _elem_drop(vmctx: int, segment: int) -> None:
+    """elem.drop."""
+    instance_of(vmctx).segments[segment] = NO_WORDS
+
+
+BUILTIN_FUNCTIONS: Final[dict[str, Callable[..., int | None]]] = {
+    "memory_grow": _memory_grow,
+    "table_grow": _table_grow,
+    "table_fill": _table_fill,
+    "table_init": _table_init,
+    "elem_drop": _elem_drop,
+}

@@ -1,0 +1,56 @@
+"""`StoreLimits`: how much a store's guests may take (Wasmtime's type of this name). The embedder sets it on the store;
+memories and tables ask it when they are created and when they grow, the store when it instantiates.
+"""
+
+from __future__ import annotations
+
+from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+__all__ = ["MAX_TABLE_ELEMENTS", "StoreLimits"]
+
+MAX_TABLE_ELEMENTS: Final = 10_000_000
+"""No table grows beyond this even without limits, 80 MB of host memory: table elements are written, not just reserved,
+so a guest with a loop around table.grow would otherwise exhaust the host silently. The initial size has the
+same limit in the validator, and in browsers (WebAssembly JavaScript interface, section 9)."""
+
+
+class StoreLimits:
+    """Limits of one store; None is no limit. `memory_size` is bytes a memory, `table_elements` elements a table;
+    the others count what instances may create."""
+
+    __slots__ = ("instances", "memories", "memory_size", "table_elements", "tables")
+
+    def __init__(self) -> None:
+        self.memory_size: int | None = None
+        self.table_elements: int | None = None
+        self.instances: int | None = None
+        self.tables: int | None = None
+        self.memories: int | None = None
+
+    def allows_memory(self, pages: int) -> bool:
+        return self.memory_size is None or pages << 16 <= self.memory_size
+
+    def allows_table(self, elements: int) -> bool:
+        limit = self.table_elements
+        return elements <= MAX_TABLE_ELEMENTS and (limit is None or elements <= limit)
+
+    def check_memory(self, pages: int) -> None:
+        if not self.allows_memory(pages):
+            raise WasmtimeError(f"memory minimum size of {pages} pages exceeds memory limits")
+
+    def check_table(self, elements: int) -> None:
+        if not self.allows_table(elements):
+            raise WasmtimeError(f"table minimum size of {elements} elements exceeds table limits")
+
+    def check_counts(self, instances: int, memories: int, tables: int) -> None:
+        for name, wanted, limit in (
+            ("instance", instances, self.instances),
+            ("memory", memories, self.memories),
+            ("table", tables, self.tables),
+        ):
+            if limit is not None and wanted > limit:
+                raise WasmtimeError(f"resource limit exceeded: {name} count too high at {wanted}")

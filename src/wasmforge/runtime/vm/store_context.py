@@ -1,0 +1,45 @@
+"""The `StoreContext` of a store: its record and its wasm stack. Compiled code and the gates read it through every
+vmctx; `runtime.store` creates and closes it.
+"""
+
+from __future__ import annotations
+
+from wasmforge.compiler.environ import StoreContext as Layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wasmforge.runtime.native import Stack, StackPool
+    from wasmforge.runtime.vm.records import Arena
+
+__all__ = ["StoreContext"]
+
+
+class StoreContext:
+    """Address and stack of a store's context. The record lives in the store's arena; the stack is borrowed from a pool
+    that hands it to another store after `release_stack`."""
+
+    __slots__ = ("_arena", "address", "stack")
+
+    def __init__(self, arena: Arena, pool: StackPool, stack_size: int, store_id: int) -> None:
+        self._arena = arena
+        self.stack: Stack = pool.allocate(stack_size)
+        self.address = arena.allocate(Layout.SIZE)
+        arena.write_u64(self.address + Layout.WASM_SP, self.stack.high)
+        arena.write_u64(self.address + Layout.WASM_STACK_LOW, self.stack.low)
+        arena.write_u64(self.address + Layout.WASM_STACK_HIGH, self.stack.high)
+        arena.write_u64(self.address + Layout.STORE, store_id)
+
+    def is_active(self) -> bool:
+        """Whether wasm of this store is on a thread's stack at the moment (perhaps having called the host)."""
+        return self._arena.read_u64(self.address + Layout.HOST_SP) != 0
+
+    def close(self) -> None:
+        """Makes every later entry raise.
+
+        Threat: a finaliser of the garbage that the store belongs to calls an export after our own finaliser gave the
+        stack back. An entry compares THREAD first and, finding a store that another thread holds (HOST_SP is not 0),
+        raises; no thread has the number 0.
+        """
+        self._arena.write_u64(self.address + Layout.THREAD, 0)
+        self._arena.write_u64(self.address + Layout.HOST_SP, 1)
+        self._arena.write_u64(self.address + Layout.STORE, 0)
