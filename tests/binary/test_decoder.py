@@ -155,7 +155,8 @@ def test_constant_expressions_may_hold_any_instruction_until_validation() -> Non
     ("data", "message", "offset"),
     [
         (b"", "unexpected end", 0),
-        (b"\0as", "unexpected end", 0),
+        (b"\0as", "unexpected end of the header: it has 8 bytes, found 3", 3),
+        (b"\0asm\1\0", "unexpected end of the header", 6),
         (b"\0asn\1\0\0\0", "magic header not detected", 0),
         (b"(module)", "magic header not detected", 0),
         (b"\0asm\2\0\0\0", "unknown binary version 0x2", 4),

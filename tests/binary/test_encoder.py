@@ -90,8 +90,8 @@ def test_custom_sections_go_where_they_were() -> None:
 
 
 def test_a_custom_section_after_a_section_that_is_left_out_stays_in_order() -> None:
-    m = Module(custom=[CustomSection("late", b"", 10), CustomSection("early", b"", 0)])
-    assert [c.name for c in decode(encode(m)).custom] == ["early", "late"]
+    m = Module(custom=[CustomSection("last", b"", 99), CustomSection("late", b"", 10), CustomSection("early", b"", 0)])
+    assert [c.name for c in decode(encode(m)).custom] == ["early", "late", "last"]
 
 
 def test_names_are_written_at_the_end() -> None:

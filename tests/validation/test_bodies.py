@@ -309,6 +309,17 @@ def test_locals_beyond_the_expanded_ones_are_found() -> None:
         validate(one_function("local.get 702; drop", "i64", "", runs))
 
 
+@pytest.mark.parametrize("branch", ["br {}", "i32.const 0; br_if {}", "i32.const 0; br_table {} {}"])
+def test_labels_of_two_bytes(branch: str) -> None:
+    def nested(label: int) -> str:
+        return "block;" * 200 + branch.format(label, label) + "; end" * 200
+
+    check(nested(199))
+    check(nested(200))
+    with pytest.raises(InvalidError, match=r"^unknown label 201: 201 labels are in scope"):
+        check(nested(201))
+
+
 def test_long_encodings_of_small_numbers_are_accepted() -> None:
     module = one_function(bytes.fromhex("20 8080808000 21 8000 41 ffffffff7f 42 80808080808080808000 1a 1a 0b"), "i32")
     validate(module)

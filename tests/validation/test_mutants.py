@@ -93,4 +93,6 @@ def test_the_wasmtime_package_agrees() -> None:
             theirs = "valid"
         except wasmtime.WasmtimeError as error:
             theirs = str(error)
+        if "global.get of locally defined global" in theirs:
+            continue  # allowed by release 3.0, there only with the GC proposal
         assert (mine == "valid") == (theirs == "valid"), f"{data.hex()}\nwasmforge: {mine}\nwasmtime: {theirs}"

@@ -263,16 +263,11 @@ class _Decoder:
         return self.result
 
     def header(self) -> None:
-        magic = self.data[:4]
-        if magic != _MAGIC:
-            if _MAGIC.startswith(magic) or (len(magic) < 4 and magic):
-                raise MalformedError("unexpected end of the header: a module starts with 8 bytes, `\\0asm` first", 0)
-            if not magic:
-                raise MalformedError("unexpected end: the input is empty", 0)
+        magic, version = self.data[:4], self.data[4:8]
+        if len(magic) == 4 and magic != _MAGIC:
             raise MalformedError(f"magic header not detected: expected {_MAGIC!r}, found {magic!r}", 0)
-        version = self.data[4:8]
         if len(version) < 4:
-            raise MalformedError("unexpected end of the header", self.size)
+            raise MalformedError(f"unexpected end of the header: it has 8 bytes, found {self.size}", self.size)
         if version == _COMPONENT_VERSION:
             raise UnsupportedFeatureError(COMPONENTS, 4)
         if version != _VERSION:
