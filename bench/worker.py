@@ -21,17 +21,21 @@ def main() -> int:
     def answer(values: dict[str, Any]) -> None:
         print(json.dumps(values), flush=True)
 
+    def answer_error(error: Exception) -> None:
+        # The cause stands last; the backtrace of an exhausted stack would be thousands of lines before it.
+        answer({"error": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1].strip()}"})
+
     try:
         prepared = cases.CASES[case](importlib.import_module(engine), **json.loads(arguments))
     except Exception as error:
-        answer({"error": f"{type(error).__name__}: {error}"})
+        answer_error(error)
         return 1
     answer(prepared.opened)
     for _ in sys.stdin:
         try:
             answer(prepared.sample())
         except Exception as error:
-            answer({"error": f"{type(error).__name__}: {error}"})
+            answer_error(error)
             return 1
     return 0
 

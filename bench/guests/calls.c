@@ -1,7 +1,7 @@
 /* Calls: Fibonacci, Ackermann, Takeuchi, mutual recursion, towers of Hanoi, calls through a table of function pointers with
  * several signatures, and a call with many arguments.
  *
- * usage: calls [scale]     prints each result
+ * usage: calls [scale]     prints each result; one more multiplies the work by about 1.6
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -73,14 +73,17 @@ static int64_t many(int32_t a, int64_t b, double c, float d, int32_t e, int64_t 
 static int64_t (*volatile many_pointer)(int32_t, int64_t, double, float, int32_t, int64_t, double, int32_t, int64_t, double) = many;
 
 int main(int argc, char **argv) {
-    int scale = argc > 1 ? atoi(argv[1]) : 0; /* one more multiplies the work by about 1.6 */
+    int scale = argc > 1 ? atoi(argv[1]) : 0;
     if (scale < 0 || scale > 30) return 1;
     uint32_t n = 22 + (uint32_t)scale;
     int rounds = 20000;
     for (int i = 0; i < scale; i++) rounds = rounds * 8 / 5;
     printf("fibonacci(%u) %u\n", (unsigned)n, (unsigned)fibonacci(n));
-    uint32_t m = 5 + (uint32_t)scale * 2 / 5;
-    printf("ackermann(3, %u) %u\n", (unsigned)m, (unsigned)ackermann(3, m));
+    /* Three more quadruple the work; at 8 the recursion is 2000 deep, and from there on it is repeated instead. */
+    uint32_t m = 5 + (uint32_t)scale / 3, sum3 = 0, repeats = 1;
+    for (; m > 8; m--) repeats *= 4;
+    for (uint32_t i = 0; i < repeats; i++) sum3 += ackermann(3, m - (i & 1));
+    printf("ackermann(3, %u) %u times: %u\n", (unsigned)m, (unsigned)repeats, (unsigned)sum3);
     int t = 10 + scale * 3 / 5;
     printf("takeuchi(%d, %d, 0) %d\n", t, t / 2, takeuchi(t, t / 2, 0));
     uint32_t last = 20 + (uint32_t)scale * 2;

@@ -1,7 +1,7 @@
 /* A hash map with chains from malloc: strings to counts, growing, with deletions, and a least-recently-used cache on top of a
  * doubly linked list. Dominated by pointers, malloc and free.
  *
- * usage: hashmap [operations]     prints counts and order-dependent sums
+ * usage: hashmap [operations [rounds]]     prints counts and order-dependent sums of the last round
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -168,28 +168,31 @@ static void close_map(Map *m) {
 }
 
 int main(int argc, char **argv) {
-    int operations = argc > 1 ? atoi(argv[1]) : 20000;
-    if (operations < 1) return 1;
-    Map counts, cache;
-    char key[64];
-    uint32_t erased = 0, busiest = 0;
-    uint32_t range = (uint32_t)operations / 2 + 16;
-    open_map(&counts, 0);
-    open_map(&cache, (uint32_t)operations / 16 + 1);
-    for (int i = 0; i < operations; i++) {
-        make_key(key, range);
-        uint32_t count = use(&counts, key);
-        if (count > busiest) busiest = count;
-        use(&cache, key);
-        if (i % 5 == 4) {
+    int operations = argc > 1 ? atoi(argv[1]) : 20000, rounds = argc > 2 ? atoi(argv[2]) : 1;
+    if (operations < 1 || rounds < 1) return 1;
+    uint32_t erased = 0, busiest = 0, range = (uint32_t)operations / 2 + 16;
+    for (int round = 0; round < rounds; round++) {
+        Map counts, cache;
+        char key[64];
+        open_map(&counts, 0);
+        open_map(&cache, (uint32_t)operations / 16 + 1);
+        for (int i = 0; i < operations; i++) {
             make_key(key, range);
-            erased += (uint32_t)erase(&counts, key);
+            uint32_t count = use(&counts, key);
+            if (count > busiest) busiest = count;
+            use(&cache, key);
+            if (i % 5 == 4) {
+                make_key(key, range);
+                erased += (uint32_t)erase(&counts, key);
+            }
         }
+        if (round == rounds - 1) {
+            printf("erased %u, busiest key %u times\n", (unsigned)erased, (unsigned)busiest);
+            report("counts", &counts);
+            report("cache", &cache);
+        }
+        close_map(&counts);
+        close_map(&cache);
     }
-    printf("erased %u, busiest key %u times\n", (unsigned)erased, (unsigned)busiest);
-    report("counts", &counts);
-    report("cache", &cache);
-    close_map(&counts);
-    close_map(&cache);
     return 0;
 }

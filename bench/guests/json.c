@@ -1,7 +1,7 @@
 /* A text parser: JSON by recursive descent into a tree from malloc, a printer for the tree, and queries on it. The document
  * is generated; printing the tree and parsing that again must give the same text.
  *
- * usage: json [records]     prints sizes, counts of each kind of value, sums of a query and a hash of the text
+ * usage: json [records [rounds]]     prints sizes, counts of each kind of value, sums of a query and a hash of the text
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -310,16 +310,13 @@ static uint64_t text_hash(const Text *text) {
     return h;
 }
 
-int main(int argc, char **argv) {
-    int records = argc > 1 ? atoi(argv[1]) : 400;
-    if (records < 1) return 1;
+static uint32_t disagreements;
+
+static void one_round(int records, int report) {
     Text source = {0}, once = {0}, twice = {0};
     generate(&source, records);
     Parser p = {source.bytes, source.bytes, source.bytes + source.size, 0, {0}};
     Value document = parse_value(&p);
-    printf("%u bytes: null %u boolean %u number %u string %u array %u object %u\n", (unsigned)source.size, (unsigned)p.count[NUL],
-           (unsigned)p.count[BOOLEAN], (unsigned)p.count[NUMBER], (unsigned)p.count[STRING], (unsigned)p.count[ARRAY],
-           (unsigned)p.count[OBJECT]);
     double total = 0, delta = 0;
     uint32_t active = 0, tagged = 0;
     for (const Member *m = find(&document, "records")->as.first; m; m = m->next) {
@@ -328,14 +325,29 @@ int main(int argc, char **argv) {
         active += (uint32_t)find(&m->value, "active")->as.boolean;
         tagged += find(&m->value, "tags")->size;
     }
-    printf("price %.6f delta %.6f active %u tags %u\n", total, delta, (unsigned)active, (unsigned)tagged);
     print_value(&once, &document);
     release(&document);
     Parser again = {once.bytes, once.bytes, once.bytes + once.size, 0, {0}};
     document = parse_value(&again);
     print_value(&twice, &document);
     release(&document);
-    printf("printed %u bytes, hash %016llx, %s\n", (unsigned)once.size, (unsigned long long)text_hash(&once),
-           once.size == twice.size && memcmp(once.bytes, twice.bytes, once.size) == 0 ? "round trip agrees" : "round trip DIFFERS");
+    disagreements += once.size != twice.size || memcmp(once.bytes, twice.bytes, once.size) != 0;
+    if (report) {
+        printf("%u bytes: null %u boolean %u number %u string %u array %u object %u\n", (unsigned)source.size,
+               (unsigned)p.count[NUL], (unsigned)p.count[BOOLEAN], (unsigned)p.count[NUMBER], (unsigned)p.count[STRING],
+               (unsigned)p.count[ARRAY], (unsigned)p.count[OBJECT]);
+        printf("price %.6f delta %.6f active %u tags %u\n", total, delta, (unsigned)active, (unsigned)tagged);
+        printf("printed %u bytes, hash %016llx, round trips that differ: %u\n", (unsigned)once.size,
+               (unsigned long long)text_hash(&once), (unsigned)disagreements);
+    }
+    free(source.bytes);
+    free(once.bytes);
+    free(twice.bytes);
+}
+
+int main(int argc, char **argv) {
+    int records = argc > 1 ? atoi(argv[1]) : 400, rounds = argc > 2 ? atoi(argv[2]) : 1;
+    if (records < 1 || rounds < 1) return 1;
+    for (int round = 1; round <= rounds; round++) one_round(records, round == rounds);
     return 0;
 }

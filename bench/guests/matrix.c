@@ -1,6 +1,6 @@
 /* A matrix kernel in f64: plain and tiled products, LU decomposition with partial pivoting, and a power iteration.
  *
- * usage: matrix [order]     prints norms with 12 digits, the same on every machine that follows IEEE 754 without contraction
+ * usage: matrix [order [rounds]]     prints norms with 12 digits, the same wherever IEEE 754 holds without contraction
  */
 #include <math.h>
 #include <stdint.h>
@@ -124,61 +124,78 @@ static void solve(const double *lu, const int *permutation, const double *right,
     }
 }
 
-int main(int argc, char **argv) {
-    int n = argc > 1 ? atoi(argv[1]) : 72;
-    if (n < 2 || n > 2000) return 1;
-    double *a = allocate(n), *b = allocate(n), *c = allocate(n), *d = allocate(n);
-    int *permutation = malloc(sizeof(int) * (size_t)n);
-    double *x = malloc(sizeof(double) * (size_t)n), *right = malloc(sizeof(double) * (size_t)n);
-    if (!permutation || !x || !right) return 1;
-    fill(a, n);
-    fill(b, n);
-    multiply_plain(a, b, c, n);
-    printf("plain      %.12g\n", frobenius(c, n));
-    multiply_tiled(a, b, d, n);
-    printf("tiled      %s\n", memcmp(c, d, sizeof(double) * (size_t)n * (size_t)n) == 0 ? "equal bit for bit" : "DIFFERS");
-    transpose(b, d, n);
-    memcpy(b, d, sizeof(double) * (size_t)n * (size_t)n);
-    multiply_transposed(a, b, d, n);
-    double worst = 0;
-    for (int i = 0; i < n * n; i++) worst = fabs(c[i] - d[i]) > worst ? fabs(c[i] - d[i]) : worst;
-    printf("transposed %.12g within %.3g\n", frobenius(d, n), worst);
+typedef struct {
+    double plain, transposed, difference, mantissa, exponent, residual, singular;
+    int tiled_differs;
+} Results;
 
-    memcpy(d, a, sizeof(double) * (size_t)n * (size_t)n);
-    int sign = decompose(d, permutation, n);
-    double logarithm2 = 0; /* of the determinant: mantissas are multiplied, exponents are added */
-    double mantissa = sign;
-    for (int i = 0; i < n; i++) {
-        int exponent;
-        mantissa = frexp(mantissa * d[i * n + i], &exponent);
-        logarithm2 += exponent;
-    }
-    printf("determinant %.12g * 2^%g\n", mantissa, logarithm2);
-    for (int i = 0; i < n; i++) right[i] = next_random();
-    solve(d, permutation, right, x, n);
-    double residual = 0;
-    for (int i = 0; i < n; i++) {
-        double sum = -right[i];
-        for (int j = 0; j < n; j++) sum += a[i * n + j] * x[j];
-        residual = fabs(sum) > residual ? fabs(sum) : residual;
-    }
-    printf("residual %.3g\n", residual);
-
-    for (int i = 0; i < n; i++) x[i] = 1;
+/* Largest singular value of a, by iterating a'a on x. */
+static double power_iteration(const double *a, double *x, double *work, int n) {
     double value = 0;
-    for (int step = 0; step < 50; step++) { /* largest singular value of a, by iterating a'a */
+    for (int i = 0; i < n; i++) x[i] = 1;
+    for (int step = 0; step < 20; step++) {
         double norm = 0;
         for (int i = 0; i < n; i++) {
-            right[i] = 0;
-            for (int j = 0; j < n; j++) right[i] += a[i * n + j] * x[j];
+            work[i] = 0;
+            for (int j = 0; j < n; j++) work[i] += a[i * n + j] * x[j];
         }
         memset(x, 0, sizeof(double) * (size_t)n);
         for (int i = 0; i < n; i++)
-            for (int j = 0; j < n; j++) x[j] += a[i * n + j] * right[i];
+            for (int j = 0; j < n; j++) x[j] += a[i * n + j] * work[i];
         for (int i = 0; i < n; i++) norm += x[i] * x[i];
         value = sqrt(norm);
         for (int i = 0; i < n; i++) x[i] /= value;
     }
-    printf("singular value %.12g\n", sqrt(value));
+    return sqrt(value);
+}
+
+static void one_round(Results *r, double *a, double *b, double *c, double *d, double *x, double *right, int *permutation, int n) {
+    size_t size = sizeof(double) * (size_t)n * (size_t)n;
+    fill(a, n);
+    fill(b, n);
+    multiply_plain(a, b, c, n);
+    r->plain = frobenius(c, n);
+    multiply_tiled(a, b, d, n);
+    r->tiled_differs += memcmp(c, d, size) != 0;
+    transpose(b, d, n);
+    memcpy(b, d, size);
+    multiply_transposed(a, b, d, n);
+    r->transposed = frobenius(d, n);
+    r->difference = 0;
+    for (int i = 0; i < n * n; i++) r->difference = fabs(c[i] - d[i]) > r->difference ? fabs(c[i] - d[i]) : r->difference;
+
+    memcpy(d, a, size);
+    r->mantissa = decompose(d, permutation, n); /* the determinant: mantissas are multiplied, exponents are added */
+    r->exponent = 0;
+    for (int i = 0; i < n; i++) {
+        int exponent;
+        r->mantissa = frexp(r->mantissa * d[i * n + i], &exponent);
+        r->exponent += exponent;
+    }
+    for (int i = 0; i < n; i++) right[i] = next_random();
+    solve(d, permutation, right, x, n);
+    r->residual = 0;
+    for (int i = 0; i < n; i++) {
+        double sum = -right[i];
+        for (int j = 0; j < n; j++) sum += a[i * n + j] * x[j];
+        r->residual = fabs(sum) > r->residual ? fabs(sum) : r->residual;
+    }
+    r->singular = power_iteration(a, x, right, n);
+}
+
+int main(int argc, char **argv) {
+    int n = argc > 1 ? atoi(argv[1]) : 72, rounds = argc > 2 ? atoi(argv[2]) : 1;
+    if (n < 2 || n > 2000 || rounds < 1) return 1;
+    double *a = allocate(n), *b = allocate(n), *c = allocate(n), *d = allocate(n), *x = allocate(n), *right = allocate(n);
+    int *permutation = malloc(sizeof(int) * (size_t)n);
+    if (!permutation) return 1;
+    Results r = {0};
+    for (int round = 0; round < rounds; round++) one_round(&r, a, b, c, d, x, right, permutation, n);
+    printf("plain      %.12g\n", r.plain);
+    printf("tiled      differs %d times\n", r.tiled_differs);
+    printf("transposed %.12g within %.3g\n", r.transposed, r.difference);
+    printf("determinant %.12g * 2^%g\n", r.mantissa, r.exponent);
+    printf("residual %.3g\n", r.residual);
+    printf("singular value %.12g\n", r.singular);
     return 0;
 }

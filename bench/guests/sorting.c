@@ -1,7 +1,7 @@
 /* Sorting records of 32 bytes: quicksort through a comparator pointer, heapsort with the comparison in line, merge sort of a
  * linked list, radix sort of keys. All four must agree.
  *
- * usage: sorting [records]     prints checks and order-dependent sums
+ * usage: sorting [records [rounds]]     prints checks and order-dependent sums over all rounds
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -160,42 +160,52 @@ static uint64_t mixed(const Record *records, int count) {
     return sum;
 }
 
+static const struct { const char *label; Comparator compare; } orders[] = {
+    {"key", by_key}, {"weight", by_weight}, {"name", by_name},
+};
+
+typedef struct {
+    uint64_t quick[3], radix;
+    uint32_t wrong, heap_differs, merge_differs;
+} Totals;
+
+static void one_round(Totals *totals, Record *original, Record *work, uint64_t *keys, int count) {
+    size_t size = sizeof(Record) * (size_t)count;
+    uint64_t expected = 0, sum = 0;
+    fill(original, count);
+    for (int i = 0; i < 3; i++) {
+        memcpy(work, original, size);
+        quicksort(work, count, orders[i].compare);
+        for (int k = 1; k < count; k++) totals->wrong += orders[i].compare(&work[k - 1], &work[k]) >= 0;
+        totals->quick[i] = totals->quick[i] * 31 + mixed(work, count);
+        if (i == 0) expected = mixed(work, count);
+    }
+    memcpy(work, original, size);
+    heapsort_records(work, count);
+    totals->heap_differs += mixed(work, count) != expected;
+    memcpy(work, original, size);
+    for (uint32_t r = merge_sort(work, count); r; r = work[r - 1].next)
+        sum = sum * 31 + (work[r - 1].key ^ work[r - 1].id ^ (uint64_t)(uint8_t)work[r - 1].name[3] << 40);
+    totals->merge_differs += sum != expected;
+    for (int i = 0; i < count; i++) keys[i] = original[i].key * 0x9e3779b97f4a7c15u;
+    radix_sort(keys, keys + count, count);
+    for (int i = 0; i < count; i++) {
+        totals->wrong += i > 0 && keys[i - 1] > keys[i];
+        totals->radix = totals->radix * 31 + keys[i];
+    }
+}
+
 int main(int argc, char **argv) {
-    int count = argc > 1 ? atoi(argv[1]) : 6000;
-    if (count < 1 || count > 20000000) return 1;
+    int count = argc > 1 ? atoi(argv[1]) : 6000, rounds = argc > 2 ? atoi(argv[2]) : 1;
+    if (count < 1 || count > 20000000 || rounds < 1) return 1;
     Record *original = malloc(sizeof(Record) * (size_t)count), *work = malloc(sizeof(Record) * (size_t)count);
     uint64_t *keys = malloc(16 * (size_t)count);
     if (!original || !work || !keys) return 1;
-    fill(original, count);
-    static const struct { const char *label; Comparator compare; } orders[] = {
-        {"key", by_key}, {"weight", by_weight}, {"name", by_name},
-    };
-    uint64_t expected = 0;
-    for (int i = 0; i < 3; i++) {
-        memcpy(work, original, sizeof(Record) * (size_t)count);
-        quicksort(work, count, orders[i].compare);
-        int wrong = 0;
-        for (int k = 1; k < count; k++) wrong += orders[i].compare(&work[k - 1], &work[k]) >= 0;
-        printf("quicksort by %-6s wrong %d sum %016llx\n", orders[i].label, wrong, (unsigned long long)mixed(work, count));
-        if (i == 0) expected = mixed(work, count);
-    }
-    memcpy(work, original, sizeof(Record) * (size_t)count);
-    heapsort_records(work, count);
-    printf("heapsort %s\n", mixed(work, count) == expected ? "agrees" : "DIFFERS");
-    memcpy(work, original, sizeof(Record) * (size_t)count);
-    uint32_t list = merge_sort(work, count);
-    uint64_t sum = 0;
-    for (uint32_t r = list; r; r = work[r - 1].next)
-        sum = sum * 31 + (work[r - 1].key ^ work[r - 1].id ^ (uint64_t)(uint8_t)work[r - 1].name[3] << 40);
-    printf("merge sort %s\n", sum == expected ? "agrees" : "DIFFERS");
-    for (int i = 0; i < count; i++) keys[i] = original[i].key * 0x9e3779b97f4a7c15u;
-    radix_sort(keys, keys + count, count);
-    int wrong = 0;
-    sum = 0;
-    for (int i = 0; i < count; i++) {
-        wrong += i > 0 && keys[i - 1] > keys[i];
-        sum = sum * 31 + keys[i];
-    }
-    printf("radix sort wrong %d sum %016llx\n", wrong, (unsigned long long)sum);
+    Totals totals = {0};
+    for (int round = 0; round < rounds; round++) one_round(&totals, original, work, keys, count);
+    for (int i = 0; i < 3; i++) printf("quicksort by %-6s %016llx\n", orders[i].label, (unsigned long long)totals.quick[i]);
+    printf("radix sort of keys  %016llx\n", (unsigned long long)totals.radix);
+    printf("out of order %u, heapsort differs %u, merge sort differs %u\n", (unsigned)totals.wrong,
+           (unsigned)totals.heap_differs, (unsigned)totals.merge_differs);
     return 0;
 }

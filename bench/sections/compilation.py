@@ -28,7 +28,7 @@ def _compile_row(settings: Settings, guest: Guest) -> Row:
 def _memory_row(settings: Settings, guest: Guest) -> Row:
     """Peak resident memory above what the process had before it made an engine: compiler and guest included."""
     row = Row("compilation", f"memory of {guest.name}", unit="MiB", note="peak, compiling and running")
-    arguments = {"path": str(guest.wasm), "arguments": [guest.small]}
+    arguments = {"path": str(guest.wasm), "arguments": list(guest.small)}
     figures = []
     for engine in (settings.ours, settings.peer):
         with Worker(engine, "guest", arguments) as worker:

@@ -30,15 +30,15 @@ def wasmtime() -> ModuleType:
 
 
 def native_output(guest: Guest) -> bytes:
-    return subprocess.run([guest.native, guest.small], capture_output=True, check=True, timeout=60).stdout
+    return subprocess.run([guest.native, *guest.small], capture_output=True, check=True, timeout=60).stdout
 
 
 @each_guest
 def test_guest_prints_what_it_prints_elsewhere(guest: Guest, wasmtime: ModuleType, tmp_path: Path) -> None:
     build_guests.build([guest])
-    expected = printed(wasmtime, guest.wasm, [guest.small], tmp_path)
+    expected = printed(wasmtime, guest.wasm, guest.small, tmp_path)
     assert expected.count(b"\n") >= 3, "the reference printed next to nothing"
-    assert printed(wasmforge, guest.wasm, [guest.small], tmp_path) == expected
+    assert printed(wasmforge, guest.wasm, guest.small, tmp_path) == expected
     assert native_output(guest) == expected
 
 
