@@ -302,4 +302,4 @@ def test_custom_sections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bytes_like_input_is_accepted() -> None:
-    assert decode(memoryview(bytearray(HEADER))) == Module()  # type: ignore[arg-type]
+    assert decode(memoryview(bytearray(HEADER))) == Module()

@@ -86,7 +86,7 @@ _EXTERN_KINDS: Final = tuple(ExternKind)
 _UNEXPECTED_END: Final = "unexpected end of section or function"
 
 
-def decode(data: bytes) -> Module:
+def decode(data: bytes | bytearray | memoryview) -> Module:
     """Decodes a WebAssembly binary.
 
     Returns a module whose bodies and constant expressions are still encoded; `validation.validate` checks the
