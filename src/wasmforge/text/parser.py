@@ -32,6 +32,7 @@ from wasmforge.syntax.module import (
 )
 from wasmforge.syntax.types import FUNCREF, PAGE_SIZE, ExternKind, Limits, MemoryType, TableType, ValType
 from wasmforge.text.body import BodyParser, Spaces
+from wasmforge.text.keywords import OPERATORS
 from wasmforge.text.lexer import Source
 from wasmforge.text.reader import Reader
 from wasmforge.text.spaces import Space, read_type_use
@@ -418,9 +419,8 @@ class ModuleParser(Reader):
             self._inline_elements(index, element)
             return
         table = self.table_type()
-        if self.tokens[self.at] != ")":
-            if self.tokens[self.at] == "(":
-                raise self.unsupported(features.FUNCTION_REFERENCES, self.at + 1)
+        if self.tokens[self.at] == "(" and self.tokens[self.at + 1] in OPERATORS:
+            raise self.unsupported(features.FUNCTION_REFERENCES, self.at + 1)
         self.expect(")")
         self._module.tables.append(Table(table))
 
