@@ -1,1 +1,111 @@
-"""Placeholder until the room is built."""
+"""The command line. `main` finds the subcommand in a table, imports it, and prints what it raises; each subcommand
+is a file with a table of options and a `main`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from wasmforge.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CommandError, UsageError, print_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+__all__ = ["main"]
+
+SUBCOMMANDS = ("run", "compile", "validate", "wast")
+NOT_HERE = {
+    # Wasmtime's other subcommands (reference, table E1).
+    "serve": "HTTP components",
+    "explore": "the explorer",
+    "settings": "the list of compiler settings",
+    "config": "cache configuration",
+    "objdump": "the disassembler",
+    "wizer": "pre-initialization",
+    "completion": "shell completion",
+}
+HELP_WORDS = ("-h", "--help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line.
+
+    Args:
+        argv: its words without the program's name; those of the process when None.
+
+    Returns:
+        The exit status: the guest's own, or 0 for success, 1 for an error, 2 for wrong usage, 130 after Ctrl-C, 134
+        for a trap.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n\nFor more information, try '--help'.\n")
+        return EXIT_USAGE
+    except CommandError as error:
+        sys.stdout.flush()
+        print_error(error)
+        return error.status
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not complain about it again at exit.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in HELP_WORDS or words[0] == "help":
+        if len(words) > 1 and words[0] == "help":
+            return _dispatch([words[1], "--help"])
+        print(_help())
+        return 0 if words else EXIT_USAGE
+    if words[0] in ("-V", "--version"):
+        from wasmforge import __version__
+
+        print(f"wasmforge {__version__}")
+        return 0
+    if words[0] in NOT_HERE:
+        raise UsageError(f"'wasmforge {words[0]}' does not exist yet: {NOT_HERE[words[0]]} is not implemented")
+    if words[0] in SUBCOMMANDS:
+        command, rest = words[0], words[1:]
+    else:
+        command, rest = "run", words
+    subcommand = _import(command)
+    if rest and rest[0] in HELP_WORDS:
+        from wasmforge.cli.options import describe
+
+        options = describe(subcommand.OPTIONS) if subcommand.OPTIONS else "  (none)"
+        print(f"{subcommand.SUMMARY}\n\nUsage: {subcommand.USAGE}\n\n{subcommand.HELP}\n\nOptions:\n{options}")
+        return 0
+    from wasmforge.cli.settings import HelpRequest
+
+    try:
+        status: int = subcommand.main(rest)
+    except HelpRequest as request:
+        print(request)
+        return 0
+    return status
+
+
+def _import(command: str) -> ModuleType:
+    # Only the one that is used: each brings what it needs.
+    from importlib import import_module
+
+    return import_module(f"wasmforge.cli.{command}")
+
+
+def _help() -> str:
+    rows = "\n".join(f"  {name:<10} {_import(name).SUMMARY}" for name in SUBCOMMANDS)
+    return (
+        "Wasmforge, a WebAssembly runtime\n\n"
+        "Usage: wasmforge [OPTIONS] <WASM> [ARGS]...   (the same as `wasmforge run`)\n"
+        "       wasmforge <COMMAND>\n\n"
+        f"Commands:\n{rows}\n\n"
+        "`wasmforge <COMMAND> --help` lists the options of a command.\n"
+    )

@@ -206,11 +206,13 @@ class VMStore:
         *,
         name: str = "host function",
         caller: bool = False,
+        caller_vmctx: bool = False,
     ) -> VMFunction:
         """A host function. `callable_` takes the parameters and returns the result, or a list or tuple of several.
 
-        With `caller` it gets the VMInstance that calls, or None when the host does, as first argument. The store keeps
-        it for ever, since tables may hold it.
+        With `caller` it gets the VMInstance that calls, or None when the host does, as first argument; with
+        `caller_vmctx` the address of that instance's vmctx, or 0, for functions that are called too often to make an
+        object of it (`instance_of` gives the record). The store keeps it for ever, since tables may hold it.
         """
         types = self._types.get(function_type)
         if types is None:
@@ -225,7 +227,7 @@ class VMStore:
                 record = instance_of(vmctx)
                 return callable_(VMInstance(store_of_id(record.store_id), record), *args)
 
-        host = VMHostFunction(self, function_type, index, callable_, entry, name, caller=caller)
+        host = VMHostFunction(self, function_type, index, callable_, entry, name, caller=caller or caller_vmctx)
         self.host_functions[host.func_ref] = host
         if not self._wasm_call(host.func_ref):
             self._unpatched.setdefault(index, []).append(host.func_ref)

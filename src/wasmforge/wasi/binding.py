@@ -4,18 +4,18 @@ context and the caller's memory.
 
 from __future__ import annotations
 
-from wasmforge.func import weak_store
 from wasmforge.linker import _HostFunction
-from wasmforge.runtime import LinearMemory
-from wasmforge.store import context, store_data
+from wasmforge.runtime.store import instance_of, require
+from wasmforge.store import StoreData, context, store_data
 from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.types import ExternKind
 from wasmforge.types import FuncType
 from wasmforge.wasi.guest_memory import GuestMemory
 from wasmforge.wasi.preview1 import host_function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from wasmforge.runtime import VMFunction, VMInstance, VMStore
+    from wasmforge.runtime import LinearMemory, VMFunction, VMStore
     from wasmforge.store import Storelike
     from wasmforge.wasi.context import WasiContext
     from wasmforge.wasi.preview1 import Function, Locate
@@ -33,13 +33,14 @@ class Definition(_HostFunction):
         self.type = FuncType._wrap(row.type)
 
     def in_store(self, store: Storelike) -> VMFunction:
+        vm = context(store)
         functions = store_data(store).linked_functions
-        function = functions.get(self.row)
-        if function is None:
-            vm = context(store)
-            implementation = host_function(self.row, _locator(vm))
-            function = vm.new_function(self.row.type, implementation, name=self.row.name, caller=True)
-            functions[self.row] = function
+        address = functions.get(self.row)
+        if address is not None:
+            return vm.function_at(address)
+        implementation = host_function(self.row, _locator(vm))
+        function = vm.new_function(self.row.type, implementation, name=self.row.name, caller_vmctx=True)
+        functions[self.row] = function.address
         return function
 
 
@@ -60,18 +61,20 @@ class _InstanceMemory(GuestMemory):
 
 
 def _locator(vm: VMStore) -> Locate:
-    vm_ref = weak_store(vm)  # a store holds its functions: a reference back would be a cycle
-    # Keyed by identity: an instance lives as long as its store, and this dictionary no longer, so that no other
-    # instance can ever have the same id. (A stale entry would give one guest the memory of another.)
+    weak = vm.weak  # the store holds its functions: a reference back would be a cycle
+    # Keyed by address: a vmctx lives as long as its store, and this dictionary no longer, so that no other instance can
+    # ever have the same one. (A stale entry would give one guest the memory of another.)
     memories: dict[int, _InstanceMemory] = {}
 
-    def locate(instance: VMInstance | None) -> tuple[WasiContext, GuestMemory]:
-        memory = memories.get(id(instance))
+    def locate(vmctx: int) -> tuple[WasiContext, GuestMemory]:
+        memory = memories.get(vmctx)
         if memory is None:
-            memory = memories[id(instance)] = _memory_of(instance)
+            memory = memories[vmctx] = _memory_of(vmctx)
         elif memory.pages != memory.linear.pages:
             memory.refresh()
-        wasi: WasiContext | None = vm_ref().embedder_data.wasi  # type: ignore[attr-defined]
+        data = require(weak).embedder_data
+        assert isinstance(data, StoreData)
+        wasi = data.wasi
         if wasi is None:
             raise WasmtimeError("the guest uses WASI, but its store has none: call store.set_wasi(WasiConfig()) first")
         return wasi, memory
@@ -79,8 +82,10 @@ def _locator(vm: VMStore) -> Locate:
     return locate
 
 
-def _memory_of(instance: VMInstance | None) -> _InstanceMemory:
-    memory = None if instance is None else instance.export("memory")
-    if not isinstance(memory, LinearMemory):
-        raise WasmtimeError("missing required memory export")
-    return _InstanceMemory(memory)
+def _memory_of(vmctx: int) -> _InstanceMemory:
+    if vmctx:
+        record = instance_of(vmctx)
+        kind, index = record.module.exports().get("memory", (None, 0))
+        if kind == ExternKind.MEMORY:
+            return _InstanceMemory(record.memories[index])
+    raise WasmtimeError("missing required memory export")

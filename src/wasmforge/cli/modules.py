@@ -1,0 +1,98 @@
+"""Files to modules, for every subcommand that takes one: what a file is, compiling it with progress on a terminal."""
+
+from __future__ import annotations
+
+import sys
+
+from wasmforge.cli.errors import CommandError
+from wasmforge.module import Module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wasmforge.engine import Engine
+
+__all__ = ["compile_file", "load_file", "read_file"]
+
+ELF_MAGIC = b"\x7fELF"
+PROGRESS_AFTER = 1.0  # seconds of compiling before anything is shown
+
+
+def read_file(path: str) -> bytes:
+    """The contents of a file, or of standard input for "-"."""
+    if path == "-":
+        return sys.stdin.buffer.read()
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _magic(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(len(ELF_MAGIC))
+
+
+def load_file(engine: Engine, path: str, allow_precompiled: bool) -> Module:
+    """A module from a file: binary, text, or, when allowed, an image made by `wasmforge compile`.
+
+    Threat: an image is machine code that runs with all rights of this process, and any file may start like one. So they
+    are accepted only by `--allow-precompiled`, as in Wasmtime.
+    """
+    if path != "-" and _magic(path) == ELF_MAGIC:
+        if not allow_precompiled:
+            raise CommandError("running a precompiled module requires the `--allow-precompiled` flag")
+        return Module.deserialize_file(engine, path)
+    contents = read_file(path)
+    if contents.startswith(ELF_MAGIC):
+        if not allow_precompiled:
+            raise CommandError("running a precompiled module requires the `--allow-precompiled` flag")
+        return Module.deserialize(engine, contents)
+    return Module.deserialize(engine, compile_bytes(engine, contents, path))
+
+
+def compile_file(engine: Engine, path: str) -> bytes:
+    """The image of a file with a binary or a text module."""
+    return compile_bytes(engine, read_file(path), path)
+
+
+def compile_bytes(engine: Engine, contents: bytes, name: str) -> bytes:
+    from wasmforge.binary import decode
+    from wasmforge.compiler.llvm import compile_module
+    from wasmforge.module import _to_wasm
+    from wasmforge.validation import validate
+
+    module = decode(_to_wasm(contents))
+    facts = validate(module)
+    with _Progress(name) as progress:
+        return compile_module(module, facts, engine._tunables, workers=engine._workers, progress=progress.report)
+
+
+class _Progress:
+    """A line on standard error while a compilation takes long, if that is a terminal; nothing on a pipe."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._shown = False
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def __enter__(self) -> _Progress:
+        import time
+
+        self._clock: Callable[[], float] = time.monotonic
+        self._start = self._clock()
+        return self
+
+    def report(self, done: int, total: int) -> None:
+        """Called by the compiler: how many of how many parts are done."""
+        elapsed = self._clock() - self._start
+        if not self._terminal or elapsed < PROGRESS_AFTER or not total:
+            return
+        self._shown = True
+        bar = "#" * (20 * done // total)
+        sys.stderr.write(f"\r\x1b[Kcompiling {self._name} [{bar:<20}] {100 * done // total}% {elapsed:.0f} s")
+        sys.stderr.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

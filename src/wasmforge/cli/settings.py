@@ -1,0 +1,225 @@
+"""The option groups `-O`, `-C`, `-D`, `-W` and `-S`: one table of the settings that work, and the names of
+Wasmtime's that do not, so that using one says so. `run`, `compile` and `wast` apply them to a `Config`.
+"""
+
+from __future__ import annotations
+
+from wasmforge.cli.errors import UsageError
+from wasmforge.cli.options import Option, Parsed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
+
+    from wasmforge.config import Config
+
+__all__ = ["GROUPS", "GROUP_OPTIONS", "Settings", "parse_groups"]
+
+GROUPS: Final = {
+    "-O": ("--optimize", "optimization and tuning options", "Optimization"),
+    "-C": ("--codegen", "code generation options", "Codegen"),
+    "-D": ("--debug", "debug options", "Debug"),
+    "-W": ("--wasm", "WebAssembly semantics options", "Wasm"),
+    "-S": ("--wasi", "WASI options", "WASI"),
+}
+
+GROUP_OPTIONS: Final = (
+    *(
+        Option(name, f"{text}; `{short} help` lists them", short=short, value="KEY[=VAL[,..]]", repeat=True)
+        for short, (name, text, _) in GROUPS.items()
+    ),
+    Option("--record", "", short="-R", value="KEY[=VAL[,..]]", unsupported="recording is not implemented"),
+    Option("--config", "", value="FILE", unsupported="configuration files are not implemented yet"),
+)
+
+
+def _boolean(name: str, text: str | None) -> bool:
+    if text in (None, "y", "yes", "true"):
+        return True
+    if text in ("n", "no", "false"):
+        return False
+    raise UsageError(f"unknown boolean flag `{text}`, only yes,no,<nothing> accepted")
+
+
+def _size(name: str, text: str | None) -> int:
+    if text is None:
+        raise UsageError(f"`{name}` needs a value: {name}=N")
+    digits = text.replace("_", "")
+    try:
+        value = int(digits, 16 if digits.lower().startswith("0x") else 10)
+    except ValueError:
+        raise UsageError(f"`{name}`: invalid number `{text}`") from None
+    if value < 0:
+        raise UsageError(f"`{name}`: must not be negative, got `{text}`")
+    return value
+
+
+def _text(name: str, text: str | None) -> str:
+    if text is None:
+        raise UsageError(f"`{name}` needs a value: {name}=VAL")
+    return text
+
+
+_LEVELS: Final = {"0": "none", "1": "speed", "2": "speed", "s": "speed_and_size"}
+
+
+def _level(name: str, text: str | None) -> str:
+    try:
+        return _LEVELS[_text(name, text)]
+    except KeyError:
+        raise UsageError(f"unknown optimization level `{text}`, only 0,1,2,s accepted") from None
+
+
+class Setting:
+    """A setting that works.
+
+    Args:
+        name: its name in the group.
+        parse: text to value; gets the name for messages.
+        help: a line for `-X help`.
+        config: the property of `Config` that it sets, or None for those that the subcommand reads.
+    """
+
+    __slots__ = ("config", "help", "name", "parse")
+
+    def __init__(self, name: str, parse: Callable[[str, str | None], Any], help: str, config: str | None) -> None:  # noqa: A002
+        self.name = name
+        self.parse = parse
+        self.help = help
+        self.config = config
+
+
+SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
+    "-O": (
+        Setting("opt-level", _level, "=0|1|2|s: how hard to optimize (default: 2)", "cranelift_opt_level"),
+        Setting("memory-reservation", _size, "=N: bytes of address space for a memory", "memory_reservation"),
+        Setting("memory-guard-size", _size, "=N: inaccessible bytes behind a memory", "memory_guard_size"),
+        Setting(
+            "guard-before-linear-memory",
+            _boolean,
+            "[=y|n]: a guard before each memory as well",
+            "guard_before_linear_memory",
+        ),
+        Setting("memory-init-cow", _boolean, "[=y|n]: map initial contents copy-on-write", "memory_init_cow"),
+        Setting("signals-based-traps", _boolean, "[=y|n]: find bad accesses by guard pages", "signals_based_traps"),
+    ),
+    "-C": (
+        Setting("compiler", _text, "=llvm: the compiler", "strategy"),
+        Setting("parallel-compilation", _boolean, "[=y|n]: compile in several processes", "parallel_compilation"),
+    ),
+    "-D": (Setting("address-map", _boolean, "[=y|n]: offsets in backtraces", "generate_address_map"),),
+    "-W": (
+        Setting("max-wasm-stack", _size, "=N: bytes of stack for WebAssembly", "max_wasm_stack"),
+        Setting("unknown-imports-trap", _boolean, "[=y|n]: functions that are missing trap when called", None),
+        Setting("unknown-imports-default", _boolean, "[=y|n]: functions that are missing return zeros", None),
+        Setting("bulk-memory", _boolean, "[=y|n]: bulk memory operations", "wasm_bulk_memory"),
+        Setting("multi-value", _boolean, "[=y|n]: several results", "wasm_multi_value"),
+        Setting("reference-types", _boolean, "[=y|n]: reference types", "wasm_reference_types"),
+        # The following exist in `Config`, which says what is not supported yet, and accept their `=n`.
+        Setting("simd", _boolean, "[=n]: vector instructions", "wasm_simd"),
+        Setting("relaxed-simd", _boolean, "[=n]: relaxed vector instructions", "wasm_relaxed_simd"),
+        Setting("tail-call", _boolean, "[=n]: tail calls", "wasm_tail_call"),
+        Setting("threads", _boolean, "[=n]: threads", "wasm_threads"),
+        Setting("shared-memory", _boolean, "[=n]: shared memories", "shared_memory"),
+        Setting("multi-memory", _boolean, "[=n]: several memories", "wasm_multi_memory"),
+        Setting("memory64", _boolean, "[=n]: 64-bit memories", "wasm_memory64"),
+        Setting("exceptions", _boolean, "[=n]: exceptions", "wasm_exceptions"),
+        Setting("epoch-interruption", _boolean, "[=n]: interruption by epochs", "epoch_interruption"),
+    ),
+    "-S": (
+        Setting("cli", _boolean, "[=y|n]: give the program WASI (default: y)", None),
+        Setting("inherit-env", _boolean, "[=y|n]: give it all environment variables", None),
+    ),
+}
+
+_NOT_HERE: Final[dict[str, str]] = {
+    # Wasmtime's settings (reference, tables E3 to E7) that would be accepted and do nothing: using one is an error.
+    "-O": """regalloc-algorithm memory-may-move memory-reservation-for-growth table-lazy-init pooling-allocator pooling-
+        decommit-batch-size pooling-memory-keep-resident pooling-table-keep-resident pooling-memory-protection-keys
+        pooling-max-memory-protection-keys memory-guaranteed-dense-image-size pooling-total-core-instances pooling-
+        total-component-instances pooling-total-memories pooling-total-tables pooling-total-stacks pooling-max-
+        memory-size pooling-table-elements pooling-max-core-instance-size pooling-max-unused-warm-slots pooling-
+        async-stack-keep-resident pooling-max-component-instance-size pooling-max-core-instances-per-component
+        pooling-max-memories-per-component pooling-max-tables-per-component pooling-max-tables-per-module pooling-
+        max-memories-per-module pooling-total-gc-heaps dynamic-memory-guard-size static-memory-guard-size static-
+        memory-forced static-memory-maximum-size dynamic-memory-reserved-for-growth pooling-pagemap-scan""",
+    "-C": "collector cranelift-debug-verifier cache cache-config pcc native-unwind-info inlining",
+    "-D": "debug-info guest-debug logging log-to-files coredump",
+    "-W": """nan-canonicalization fuel async-stack-size async-stack-zeroing unknown-exports-allow wmemcheck max-memory-
+        size max-table-elements max-instances max-tables max-memories trap-on-grow-failure timeout all-proposals
+        relaxed-simd-deterministic shared-everything-threads component-model component-model-async component-model-
+        async-builtins component-model-async-stackful component-model-threading component-model-error-context
+        component-model-gc function-references stack-switching gc custom-page-sizes wide-arithmetic extended-const
+        gc-support component-model-fixed-length-lists concurrency-support""",
+    "-S": """cli-exit-with-code common nn threads http http-outgoing-body-buffer-chunks http-outgoing-body-chunk-size
+        config keyvalue listenfd tcplisten tls preview2 nn-graph inherit-network allow-ip-name-lookup tcp udp
+        network-error-code preview0 config-var keyvalue-in-memory-data p3 max-resources hostcall-fuel max-random-
+        size max-http-fields-size""",
+}
+
+
+class Settings:
+    """The settings of a command line: by `Config` property, and by name for those that the subcommand reads."""
+
+    __slots__ = ("config", "other")
+
+    def __init__(self) -> None:
+        self.config: dict[str, tuple[str, Any]] = {}  # property: the option as written, value
+        self.other: dict[str, Any] = {}
+
+    def make_config(self) -> Config:
+        """Raises UsageError for a setting that the configuration refuses."""
+        from wasmforge.config import Config
+        from wasmforge.syntax.errors import WasmtimeError
+
+        config = Config()
+        for name, (option, value) in self.config.items():
+            try:
+                setattr(config, name, value)
+            except WasmtimeError as error:
+                raise UsageError(f"`{option}` does not work in wasmforge: {error}") from None
+        return config
+
+
+def parse_groups(parsed: Parsed) -> Settings:
+    """The settings of all groups.
+
+    Raises:
+        UsageError: one is unknown, malformed, or does not work here.
+        HelpRequest: `-X help` was given.
+    """
+    settings = Settings()
+    for short, (name, _, _) in GROUPS.items():
+        for text in parsed.all(name):
+            for part in text.split(","):
+                _apply(settings, short, part)
+    return settings
+
+
+def _apply(settings: Settings, group: str, part: str) -> None:
+    key, equals, rest = part.partition("=")
+    value = rest if equals else None
+    if key in ("help", "help-long"):
+        raise HelpRequest(_describe(group))
+    for setting in SETTINGS[group]:
+        if setting.name == key:
+            parsed = setting.parse(key, value)
+            if setting.config is None:
+                settings.other[key] = parsed
+            else:
+                settings.config[setting.config] = (f"{group} {part}", parsed)
+            return
+    if key in _NOT_HERE[group].split() or (group == "-C" and key.startswith("cranelift-")):
+        raise UsageError(f"`{group} {key}` does not work in this version of wasmforge; `{group} help` lists what does")
+    raise UsageError(f"unknown {group} option: {key}; `{group} help` lists what exists")
+
+
+class HelpRequest(Exception):
+    """Somebody asked what there is; `args[0]` is the answer."""
+
+
+def _describe(group: str) -> str:
+    title = GROUPS[group][2]
+    rows = [f"  {group} {setting.name:>26}{setting.help}" for setting in SETTINGS[group]]
+    return f"Available {title} options:\n\n" + "\n".join(rows)
