@@ -9,7 +9,7 @@ from wasmforge.memory import Memory
 from wasmforge.runtime import LinearMemory, VMFunction, VMGlobal, VMTable
 from wasmforge.table import Table
 
-__all__ = ["Entity", "Extern", "entity_of", "wrap_extern"]
+__all__ = ["Entity", "Extern", "entity_of", "store_id_of", "wrap_extern"]
 
 Extern = Func | Table | Memory | Global
 """What an instance exports, and takes as an import."""
@@ -27,6 +27,11 @@ def wrap_extern(entity: Entity) -> Extern:
     if isinstance(entity, VMTable):
         return Table._wrap(entity)
     return Global._wrap(entity)
+
+
+def store_id_of(entity: Entity) -> int:
+    """The number of the store that something of the runtime belongs to."""
+    return entity.store.id if isinstance(entity, VMFunction) else entity.store_id
 
 
 def entity_of(item: object) -> Entity:

@@ -7,12 +7,13 @@ checks what the wasmtime package checks, and adds what that costs in Python; `bi
 
 from __future__ import annotations
 
-from wasmforge.runtime import VMFunction, VMInstance
+from wasmforge.runtime import VMFunction, VMInstance, VMStore
+from wasmforge.runtime.store import require
 from wasmforge.store import Store, check_store, context
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import EXTERNREF
+from wasmforge.syntax.types import REFERENCE_TYPES
 from wasmforge.types import FuncType
-from wasmforge.values import Val
+from wasmforge.values import plain_reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wasmforge.extern import Extern
-    from wasmforge.runtime import VMStore
     from wasmforge.store import Storelike
-    from wasmforge.syntax.types import ValType
 
 __all__ = ["ArgumentCountError", "Caller", "Func", "function_of", "host_function", "wrap_function"]
 
@@ -60,7 +59,7 @@ class Func:
         self._vm = function.store
         params = function.type.params
         self._arity = len(params)
-        self._plain = EXTERNREF not in params
+        self._plain = REFERENCE_TYPES.isdisjoint(params)
         self._builtin: Callable[..., Any] | None = None
 
     @classmethod
@@ -71,7 +70,7 @@ class Func:
 
     def type(self, store: Storelike) -> FuncType:
         """The type of the function."""
-        check_store(store, self._vm)
+        check_store(store, self._vm.id)
         return FuncType._wrap(self._function.type)
 
     def __call__(self, store: Storelike, *params: Any) -> Any:
@@ -96,7 +95,7 @@ class Func:
         except AttributeError:
             raise TypeError(f"expected a Store as first argument, got {type(store).__name__}") from None
         if vm is not self._vm:
-            check_store(store, self._vm)
+            check_store(store, self._vm.id)
         if len(params) != self._arity:
             few_or_many = "few" if len(params) < self._arity else "many"
             raise ArgumentCountError(
@@ -104,13 +103,8 @@ class Func:
             )
         call = self._builtin or self._bind()
         if self._plain:
-            try:
-                return call(*params)
-            except TypeError:
-                # A `Val` is rejected before anything runs, so this is not a second execution.
-                if not any(isinstance(value, Val) for value in params):
-                    raise
-        return call(*map(_plain_value, params, self._function.type.params))
+            return call(*params)
+        return call(*map(plain_reference, params))
 
     def _bind(self) -> Callable[..., Any]:
         self._builtin = self._function.make_callable(self._function.name or "func")
@@ -123,7 +117,7 @@ class Func:
             store: the store that the function lives in; the object keeps it alive.
             release_gil: let other Python threads run during each call (about 30 ns more).
         """
-        check_store(store, self._vm)
+        check_store(store, self._vm.id)
         return self._function.make_callable(self._function.name or "func", release_gil=release_gil)
 
     def call_raw(self, store: Storelike, values: Sequence[int]) -> list[int]:
@@ -133,7 +127,7 @@ class Func:
         Raises:
             OverflowError: a pattern has more bits than its type.
         """
-        check_store(store, self._vm)
+        check_store(store, self._vm.id)
         if len(values) != self._arity:
             few_or_many = "few" if len(values) < self._arity else "many"
             raise ArgumentCountError(
@@ -145,7 +139,7 @@ class Func:
         return results if isinstance(results, list) else [results]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Func) and self._function is other._function
+        return isinstance(other, Func) and self._function == other._function
 
     def __hash__(self) -> int:
         return hash(self._function)
@@ -153,15 +147,6 @@ class Func:
     def __repr__(self) -> str:
         name = f" {self._function.name}" if self._function.name else ""
         return f"<Func{name}: {self._function.type}>"
-
-
-def _plain_value(value: object, ty: ValType) -> object:
-    """What a `Val` holds, and anything else as it is."""
-    if isinstance(value, Val):
-        if value._code != ty:
-            raise TypeError("wrong type of `Val` provided")
-        return value._value
-    return value
 
 
 def wrap_function(function: VMFunction) -> Func:
@@ -172,12 +157,12 @@ def wrap_function(function: VMFunction) -> Func:
 def function_of(value: object) -> VMFunction | None:
     """The runtime's function behind a `Func`, a `Val` of one, or a function object that `bind` made; None if it is
     none of these. Whether it belongs to the right store is for the runtime to check."""
-    if isinstance(value, Val):
-        value = value._value
+    value = plain_reference(value)
     if isinstance(value, Func):
         return value._function
-    owner = getattr(getattr(value, "__self__", None), "owner", None)
-    return owner if isinstance(owner, VMFunction) else None
+    descriptor = getattr(value, "__self__", None)
+    vm = getattr(descriptor, "owner", None)
+    return vm.described_function(descriptor) if isinstance(vm, VMStore) else None
 
 
 def host_function(vm: VMStore, ty: FuncType, func: Callable[..., Any], access_caller: bool) -> VMFunction:
@@ -185,26 +170,33 @@ def host_function(vm: VMStore, ty: FuncType, func: Callable[..., Any], access_ca
     if not callable(func):
         raise TypeError(f"expected a callable, got {type(func).__name__}")
     name = getattr(func, "__name__", None) or type(func).__name__
+    if not REFERENCE_TYPES.isdisjoint(ty._type.results):
+        func = _with_plain_results(func)
     if not access_caller:
         return vm.new_function(ty._type, func, name=name)
+    # The store keeps the callable alive: a strong reference back would be a cycle that only the collector can free.
+    weak = vm.weak
 
     def call_with_caller(instance: VMInstance | None, *params: Any) -> Any:
-        caller = Caller(vm_ref(), instance)
+        caller = Caller(require(weak), instance)
         try:
             return func(caller, *params)
         finally:
             caller._invalidate()
 
-    # The store keeps the callable alive: a strong reference back would be a cycle that only the collector can free.
-    vm_ref = weak_store(vm)
     return vm.new_function(ty._type, call_with_caller, name=name, caller=True)
 
 
-def weak_store(vm: VMStore) -> Callable[[], VMStore]:
-    """A function that returns the store while it exists, which is as long as anything of it can run."""
-    from weakref import ref
+def _with_plain_results(func: Callable[..., Any]) -> Callable[..., Any]:
+    """`func` with references taken out of `Val`s. (Numbers need no such help: a `Val` converts to them itself.)"""
 
-    return ref(vm)  # never dead while one of its functions runs
+    def call(*params: Any) -> Any:
+        results = func(*params)
+        if isinstance(results, (list, tuple)):
+            return [plain_reference(result) for result in results]
+        return plain_reference(results)
+
+    return call
 
 
 class Caller:
@@ -242,8 +234,10 @@ class Caller:
             return None
         from wasmforge.extern import wrap_extern
 
-        entity = self._instance.export(name)
-        return None if entity is None else wrap_extern(entity)
+        try:
+            return wrap_extern(self._instance.export(name))
+        except KeyError:
+            return None
 
     def __repr__(self) -> str:
         if self._vm is None:

@@ -44,7 +44,7 @@ class Global:
         return self
 
     def _checked(self, store: Storelike) -> VMGlobal:
-        check_store(store, self._global.store)
+        check_store(store, self._global.store_id)
         return self._global
 
     def type(self, store: Storelike) -> GlobalType:

@@ -53,7 +53,7 @@ class Instance:
 
     def exports(self, store: Storelike) -> InstanceExports:
         """What the instance exports, by name."""
-        check_store(store, self._instance.store)
+        check_store(store, self._instance.store.id)
         if self._exports is None:
             self._exports = InstanceExports(store, self)
         return self._exports
@@ -63,7 +63,7 @@ class InstanceExports(Mapping[str, "Extern"]):
     """The exports of an instance: a mapping from names, and a sequence in the module's order."""
 
     def __init__(self, store: Storelike, instance: Instance) -> None:
-        check_store(store, instance._instance.store)
+        check_store(store, instance._instance.store.id)
         self._by_name = {name: wrap_extern(entity) for name, entity in instance._instance.exports()}
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wasmforge._managed import Managed
 from wasmforge.engine import Engine
-from wasmforge.extern import entity_of, wrap_extern
+from wasmforge.extern import entity_of, store_id_of, wrap_extern
 from wasmforge.func import Func, host_function
 from wasmforge.instance import Instance
 from wasmforge.module import Module, export_type
@@ -51,11 +51,13 @@ class _HostFunction:
         self.access_caller = access_caller
 
     def in_store(self, store: Storelike) -> VMFunction:
+        vm = context(store)
         functions = store_data(store).linked_functions
-        function = functions.get(self)
-        if function is None:
-            function = host_function(context(store), self.type, self.callable, self.access_caller)
-            functions[self] = function
+        address = functions.get(self)
+        if address is not None:
+            return vm.function_at(address)
+        function = host_function(vm, self.type, self.callable, self.access_caller)
+        functions[self] = function.address
         return function
 
 
@@ -98,7 +100,7 @@ class Linker(Managed):
             WasmtimeError: the names are defined already, or `item` belongs to another store.
         """
         entity = entity_of(item)
-        check_store(store, entity.store)
+        check_store(store, store_id_of(entity))
         self._insert(module, name, entity)
 
     def define_func(
@@ -123,7 +125,7 @@ class Linker(Managed):
         """
         if not isinstance(instance, Instance):
             raise TypeError("expected an `Instance`")
-        check_store(store, instance._instance.store)
+        check_store(store, instance._instance.store.id)
         for field, entity in instance._instance.exports():
             self._insert(name, field, entity)
 
@@ -148,11 +150,12 @@ class Linker(Managed):
         """
         if not isinstance(module, Module):
             raise TypeError("expected a `Module`")
-        if any(e.name == "_start" and e.kind == ExternKind.FUNC for e in module._open().info.exports):
+        compiled = module._open()
+        if any(e.name == "_start" and e.kind == ExternKind.FUNC for e in compiled.info.exports):
             self._define_command(store, name, module)
             return
         instance = self.instantiate(store, module)
-        initialize = instance._instance.export("_initialize")
+        initialize = instance._instance.export("_initialize") if "_initialize" in compiled.exports() else None
         if isinstance(initialize, VMFunction):
             if initialize.type.params or initialize.type.results:
                 raise WasmtimeError("calling the Reactor initialization function: `_initialize` has the wrong type")

@@ -9,7 +9,7 @@ Behind it are an `Engine`, a `Store`, a `Module` and an `Instance` like any othe
 from __future__ import annotations
 
 from wasmforge.engine import Engine, default_engine
-from wasmforge.extern import entity_of
+from wasmforge.extern import entity_of, store_id_of
 from wasmforge.func import Func, function_of, host_function
 from wasmforge.globals_ import Global
 from wasmforge.linker import Linker
@@ -17,6 +17,7 @@ from wasmforge.memory import Memory, array_interface, read, write
 from wasmforge.module import Module
 from wasmforge.runtime import LinearMemory, VMFunction, VMGlobal, VMTable
 from wasmforge.runtime.link import unknown_import
+from wasmforge.runtime.store import store_of_id
 from wasmforge.store import Store
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.table import Table
@@ -121,7 +122,7 @@ def _store_of_imports(imports: Mapping[str, Mapping[str, Any] | LoadedModule]) -
             entity = _entity(item)
             # A function object of another store can also be called as a Python function, so it does not decide.
             if entity is not None and (isinstance(item, Func) or not isinstance(entity, VMFunction)):
-                return Store._wrap(entity.store)
+                return Store._wrap(store_of_id(store_id_of(entity)))
     return None
 
 
@@ -164,7 +165,9 @@ def _import(vm: VMStore, name: str, ty: ExternType, item: object) -> Entity:
     """The import `name` of type `ty`, made of what the program gave for it. Whether the types agree is checked by the
     runtime, which has the texts for it."""
     entity = _entity(item)
-    if entity is not None and (entity.store is vm or not isinstance(entity, VMFunction) or not callable(item)):
+    if entity is not None and (
+        store_id_of(entity) == vm.id or not isinstance(entity, VMFunction) or not callable(item)
+    ):
         return entity
     if isinstance(ty, FuncType) and callable(item) and not isinstance(item, Func):
         return host_function(vm, ty, item, access_caller=False)
@@ -184,14 +187,14 @@ def _bound(function: VMFunction) -> Callable[..., Any]:
     return function.make_callable(function.name or "func")
 
 
-def _loaded(name: str, entity: Entity) -> Any:
+def _loaded(vm: VMStore, name: str, entity: Entity) -> Any:
     if isinstance(entity, VMFunction):
         return entity.make_callable(name)
     if isinstance(entity, LinearMemory):
-        return LoadedMemory(entity)
+        return LoadedMemory(vm, entity)
     if isinstance(entity, VMTable):
-        return LoadedTable(entity)
-    return LoadedGlobal(entity)
+        return LoadedTable(vm, entity)
+    return LoadedGlobal(vm, entity)
 
 
 class LoadedModule:
@@ -205,7 +208,7 @@ class LoadedModule:
         self._store = store
         self._module = module
         self._instance = instance
-        self._exports = {name: _loaded(name, entity) for name, entity in instance.exports()}
+        self._exports = {name: _loaded(instance.store, name, entity) for name, entity in instance.exports()}
         self.__dict__.update(self._exports)
 
     def __getitem__(self, name: str) -> Any:
@@ -254,9 +257,10 @@ def _describe(name: str, ty: ExternType) -> str:
 class LoadedMemory:
     """A memory of a loaded module. Indices and slices work as on a bytearray, but a slice cannot change its length."""
 
-    __slots__ = ("__weakref__", "_entity")
+    __slots__ = ("__weakref__", "_entity", "_vm")
 
-    def __init__(self, memory: LinearMemory) -> None:
+    def __init__(self, vm: VMStore, memory: LinearMemory) -> None:
+        self._vm = vm  # which the entity itself does not keep alive
         self._entity = memory
 
     @property
@@ -314,9 +318,10 @@ class LoadedMemory:
 class LoadedTable:
     """A table of a loaded module: a sequence whose null references are None."""
 
-    __slots__ = ("__weakref__", "_entity")
+    __slots__ = ("__weakref__", "_entity", "_vm")
 
-    def __init__(self, table: VMTable) -> None:
+    def __init__(self, vm: VMStore, table: VMTable) -> None:
+        self._vm = vm  # which the entity itself does not keep alive
         self._entity = table
 
     @property
@@ -326,7 +331,7 @@ class LoadedTable:
 
     def grow(self, amount: int, init: Any = None) -> int:
         """Add elements. Returns the size before; raises WasmtimeError when it is not possible."""
-        value = to_python(self._entity.store, self._entity.type.element, init)
+        value = to_python(self._vm, self._entity.element, init)
         size = -1 if amount < 0 else self._entity.grow(amount, value)
         if size < 0:
             raise WasmtimeError(f"failed to grow table by `{amount}`")
@@ -345,7 +350,7 @@ class LoadedTable:
         return self._entity.get(self._index(i))
 
     def __setitem__(self, i: int, value: Any) -> None:
-        self._entity.set(self._index(i), to_python(self._entity.store, self._entity.type.element, value))
+        self._entity.set(self._index(i), to_python(self._vm, self._entity.element, value))
 
     def __repr__(self) -> str:
         return f"<LoadedTable of {self._entity.size} {self.type.element}>"
@@ -354,9 +359,10 @@ class LoadedTable:
 class LoadedGlobal:
     """A global variable of a loaded module."""
 
-    __slots__ = ("__weakref__", "_entity")
+    __slots__ = ("__weakref__", "_entity", "_vm")
 
-    def __init__(self, global_: VMGlobal) -> None:
+    def __init__(self, vm: VMStore, global_: VMGlobal) -> None:
+        self._vm = vm  # which the entity itself does not keep alive
         self._entity = global_
 
     @property
@@ -371,7 +377,7 @@ class LoadedGlobal:
 
     @value.setter
     def value(self, value: Any) -> None:
-        converted = to_python(self._entity.store, self._entity.type.content, value)
+        converted = to_python(self._vm, self._entity.type.content, value)
         if not self._entity.type.mutable:
             raise WasmtimeError("immutable global cannot be set")
         self._entity.set(converted)

@@ -46,7 +46,7 @@ class Memory:
         return self
 
     def _checked(self, store: Storelike) -> LinearMemory:
-        check_store(store, self._memory.store)
+        check_store(store, self._memory.store_id)
         return self._memory
 
     def type(self, store: Storelike) -> MemoryType:

@@ -7,14 +7,15 @@ from __future__ import annotations
 from wasmforge._managed import Managed
 from wasmforge.engine import Engine
 from wasmforge.runtime import VMStore
+from wasmforge.runtime.vm.traps import set_trap_class
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, Protocol
 
-    from wasmforge.runtime import VMFunction
+    from wasmforge.compiler.trap import TrapKind
+    from wasmforge.runtime.vm.backtrace import Backtrace
     from wasmforge.wasi import WasiConfig
 
     class Storelike(Protocol):
@@ -39,8 +40,9 @@ class StoreData:
         self.engine = engine
         self.data = data
         self.wasi: Any = None
-        self.linked_functions: dict[object, VMFunction] = {}
-        """Host functions that a linker defines for all stores, by their definition."""
+        self.linked_functions: dict[object, int] = {}
+        """Addresses of the host functions that linkers define for all stores, by their definition. (The functions
+        themselves would refer back to the store.)"""
 
 
 class Store(Managed):
@@ -87,7 +89,9 @@ class Store(Managed):
 
     def gc(self) -> None:
         """Drop the Python objects that only unreachable `externref`s of this store still hold."""
-        self._context().gc()
+        vm = self._context()
+        if not vm.context.is_active():  # the stack of running code may hold references that nothing lists
+            vm.externrefs.sweep()
 
     def set_wasi(self, wasi: WasiConfig) -> None:
         """Give the programs of this store their system interface.
@@ -106,17 +110,21 @@ class Store(Managed):
         store_data(self).wasi = wasi._consume()
 
 
-_function_class: tuple[Callable[[VMFunction], object], Callable[[object], VMFunction | None]] | None = None
-
-
 def _set_function_class(vm: VMStore) -> None:
     """Function references appear as `Func` to Python. Imported here since `func` needs this module."""
-    global _function_class
-    if _function_class is None:
-        from wasmforge.func import function_of, wrap_function
+    from wasmforge.func import function_of, wrap_function
 
-        _function_class = wrap_function, function_of
-    vm.wrap_function, vm.unwrap_function = _function_class
+    vm.wrap_function, vm.unwrap_function = wrap_function, function_of
+
+
+def _make_trap(message: str, kind: TrapKind | None, backtrace: Backtrace) -> BaseException:
+    """How the runtime makes traps. `trap` is imported when the first one happens."""
+    from wasmforge.trap import make_trap
+
+    return make_trap(message, kind, backtrace)
+
+
+set_trap_class(_make_trap)
 
 
 def context(store: Storelike) -> VMStore:
@@ -138,8 +146,13 @@ def store_data(store: Storelike) -> StoreData:
     return data
 
 
-def check_store(store: Storelike, owner: VMStore) -> None:
-    """Raises unless `store` is the one that `owner` is: an object of another store must never be reached, since its
-    memory may belong to another thread at this moment. (The wasmtime package aborts the process here.)"""
-    if context(store) is not owner:
+def check_store(store: Storelike, store_id: int) -> VMStore:
+    """The runtime's store behind `store`, which must be the one that an object belongs to: one of another store may be
+    in use by another thread at this moment. (The wasmtime package aborts the process here.)
+
+    Raises TypeError and ValueError as `context`, WasmtimeError when it is another one.
+    """
+    vm = context(store)
+    if vm.id != store_id:
         raise WasmtimeError("object used with the wrong store")
+    return vm

@@ -45,7 +45,7 @@ class Table:
         return self
 
     def _checked(self, store: Storelike) -> VMTable:
-        check_store(store, self._table.store)
+        check_store(store, self._table.store_id)
         return self._table
 
     def type(self, store: Storelike) -> TableType:
@@ -66,7 +66,7 @@ class Table:
             WasmtimeError: the table would be larger than its type allows, or the system refuses.
         """
         table = self._checked(store)
-        init = to_python(table.store, table.type.element, init)
+        init = to_python(table.store, table.element, init)
         size = -1 if amt < 0 else table.grow(amt, init)
         if size < 0:
             raise WasmtimeError(f"failed to grow table by `{amt}`")
@@ -81,7 +81,7 @@ class Table:
         if not 0 <= idx < table.size:
             return None
         value = table.get(idx)
-        return Val(table.type.element, None) if value is None else value
+        return Val(table.element, None) if value is None else value
 
     def set(self, store: Storelike, idx: int, val: Any) -> None:
         """Set the element `idx` to a `Func` or None, or any object, by the table's type.
@@ -93,7 +93,7 @@ class Table:
         table = self._checked(store)
         if not isinstance(idx, int):
             raise TypeError(f"expected the index of an element as int, got {type(idx).__name__}")
-        val = to_python(table.store, table.type.element, val)
+        val = to_python(table.store, table.element, val)
         if not 0 <= idx < table.size:
             raise WasmtimeError("wasm trap: undefined element: out of bounds table access")
         table.set(idx, val)

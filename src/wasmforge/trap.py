@@ -13,7 +13,8 @@ from wasmforge.syntax.errors import WasmtimeError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wasmforge.compiler.trap import TrapKind
-    from wasmforge.runtime.vm.traps import Backtrace, FrameInfo
+    from wasmforge.runtime import FrameInfo
+    from wasmforge.runtime.vm.backtrace import Backtrace
 
 __all__ = ["ExitTrap", "Frame", "Trap", "TrapCode", "make_trap"]
 

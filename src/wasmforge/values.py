@@ -5,7 +5,7 @@ open. Calls, globals and tables take and give plain Python values; a `Val` is ac
 from __future__ import annotations
 
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64
+from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, REFERENCE_TYPES
 from wasmforge.syntax.types import ValType as ValTypeCode
 from wasmforge.types import ValType, _from_code
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wasmforge.func import Func
     from wasmforge.runtime import VMStore
 
-__all__ = ["Val", "to_python"]
+__all__ = ["Val", "plain_reference", "to_python"]
 
 
 def _integer(value: object) -> int:
@@ -135,6 +135,18 @@ class Val:
         func: Func | None = self._as(FUNCREF)
         return func
 
+    def __index__(self) -> int:
+        """An integer counts as one, so that a call takes a `Val` where it takes an int."""
+        if self._code not in (I32, I64):
+            raise TypeError("wrong type of `Val` provided")
+        return int(self._value)
+
+    def __float__(self) -> float:
+        """A float counts as one."""
+        if self._code not in (F32, F64):
+            raise TypeError("wrong type of `Val` provided")
+        return float(self._value)
+
     def __eq__(self, other: object) -> bool:
         """Values are equal when type and value are; a plain value is compared with the value alone."""
         if isinstance(other, Val):
@@ -145,6 +157,13 @@ class Val:
 
     def __repr__(self) -> str:
         return f"Val.{self.type}({self._value!r})" if self._code != EXTERNREF else f"Val.externref({self._value!r})"
+
+
+def plain_reference(value: object) -> object:
+    """The reference in a `Val` of one; anything else as it is."""
+    if isinstance(value, Val) and value._code in REFERENCE_TYPES:
+        return value._value
+    return value
 
 
 _INTEGER_BITS = {I32: 32, I64: 64}
@@ -169,9 +188,10 @@ def to_python(vm: VMStore, code: ValTypeCode, value: object) -> Any:
     if code == EXTERNREF or (code == FUNCREF and value is None):
         return value
     if code == FUNCREF:
+        assert vm.unwrap_function is not None
         function = vm.unwrap_function(value)
         if function is not None:
-            if function.store is not vm:
+            if function.store.id != vm.id:
                 raise WasmtimeError("reference used with wrong store")
             return value
     elif code in _INTEGER_BITS:
