@@ -174,7 +174,12 @@ class CodeMemory:
         """A private copy, not published, of the whole image."""
         return CodeMemory.from_bytes(self._image.data, self._custom)
 
+    def elf(self) -> Image:
+        """The image as a reader of its sections."""
+        return self._image
+
     def image(self) -> memoryview:
+        """The bytes of the whole image."""
         return self._image.data
 
     def section(self, name: str) -> memoryview:

@@ -7,8 +7,9 @@ from __future__ import annotations
 from array import array
 from itertools import count
 
+from wasmforge.compiler.compatibility import check_engine
 from wasmforge.compiler.environ import VMContextOffsets
-from wasmforge.compiler.image import ENGINE_SECTION, INFO_SECTION
+from wasmforge.compiler.image import INFO_SECTION
 from wasmforge.compiler.info import CompiledModuleInfo
 from wasmforge.compiler.tables import address_map, function_names, trap_table
 from wasmforge.runtime.code import EngineCode, Types
@@ -90,7 +91,7 @@ class CompiledModule:
     )
 
     def __init__(self, engine: EngineState, code: CodeMemory) -> None:
-        engine.check_image(code.section(ENGINE_SECTION))
+        check_engine(code.elf(), engine.tunables)
         code.publish()
         info = CompiledModuleInfo.decode(code.section(INFO_SECTION))
         self.engine = engine

@@ -51,6 +51,3 @@ class EngineState:
 
             self._stacks = StackPool()
         return self._stacks
-
-    def check_image(self, metadata: memoryview) -> None:
-        """Raises WasmtimeError if an image was made by another version, for another machine or other tunables."""

@@ -1,0 +1,100 @@
+"""The engine's type registry (tables A2-07, A3-05): equal types get one index, counted; a dropped collection frees its
+indices for others; several threads may use it."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+
+from wasmforge.runtime.type_registry import TypeCollection, TypeRegistry
+from wasmforge.syntax.types import F32, F64, I32, I64, FuncType
+
+A = FuncType((I32,), ())
+B = FuncType((), (I32,))
+C = FuncType((I64, F32), (F64, F64))
+
+
+def test_equal_types_have_one_index() -> None:
+    registry = TypeRegistry()
+    first = TypeCollection(registry, [A, B, A])
+    second = TypeCollection(registry, [FuncType((), (I32,)), C])
+    assert first.shared_type(0) == first.shared_type(2) != first.shared_type(1)
+    assert second.shared_type(0) == first.shared_type(1)
+    assert [registry.lookup(second.shared_type(k)) for k in range(2)] == [B, C]
+    assert len(registry) == 3
+
+
+def test_dropping_a_collection_unregisters_and_slots_are_reused() -> None:
+    registry = TypeRegistry()
+    first = TypeCollection(registry, [A, B])
+    second = TypeCollection(registry, [B])
+    index_of_a = first.shared_type(0)
+    del first
+    assert len(registry) == 1
+    with pytest.raises(LookupError):
+        registry.lookup(index_of_a)
+    third = TypeCollection(registry, [C])
+    assert third.shared_type(0) == index_of_a
+    assert registry.lookup(second.shared_type(0)) == B
+
+
+def test_machine_code_finds_the_indices_as_u32() -> None:
+    registry = TypeRegistry()
+    TypeCollection(registry, [A])
+    types = TypeCollection(registry, [C, B, C])
+    import ctypes
+
+    array = (ctypes.c_uint32 * 3).from_address(types.type_ids_address)
+    assert list(array) == [types.shared_type(k) for k in range(3)]
+    TypeCollection(registry, [])  # an artifact without types has an address too
+
+
+def test_collections_in_a_cycle_of_garbage_are_released_when_the_collection_is_over() -> None:
+    """Attack: a finaliser in the same garbage registers types; it must not get the index that is still in use there."""
+    registry = TypeRegistry()
+    seen: list[int] = []
+
+    class Attacker:
+        def __del__(self) -> None:
+            self.mine = TypeCollection(registry, [C])
+            seen.append(self.mine.shared_type(0))
+
+    class Holder:
+        pass
+
+    holder = Holder()
+    holder.me, holder.types, holder.attacker = holder, TypeCollection(registry, [A]), Attacker()  # type: ignore[attr-defined]
+    old = holder.types.shared_type(0)  # type: ignore[attr-defined]
+    del holder
+    gc.collect()
+    assert seen and seen[0] != old
+    gc.collect()
+    assert len(registry) == 0
+
+
+def test_threads() -> None:
+    registry = TypeRegistry()
+    types = [FuncType((I32,) * n, ()) for n in range(50)]
+    keep = TypeCollection(registry, types[:10])
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            for n in range(300):
+                wanted = types[(n + seed) % 40 : (n + seed) % 40 + 10]
+                collection = TypeCollection(registry, wanted)
+                for k, t in enumerate(wanted):
+                    assert registry.lookup(collection.shared_type(k)) == t
+        except BaseException as e:
+            failures.append(e)
+
+    threads = [threading.Thread(target=work, args=(k * 7,)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failures
+    assert len(registry) == 10
+    assert [registry.lookup(keep.shared_type(k)) for k in range(10)] == types[:10]
