@@ -63,7 +63,7 @@ def main() -> None:
     try:
         Module(store.engine, '(module\n  (func (export "f") (result i32)\n    (i64.const 1)))')
     except WasmtimeError as error:
-        print(f"{type(error).__name__}:", str(error).splitlines()[0])
+        print("rejected:", str(error).splitlines()[0])
 
 
 if __name__ == "__main__":

@@ -53,9 +53,13 @@ def wasmtime() -> ModuleType:
 @pytest.mark.parametrize("name", SAME_IN_WASMTIME)
 def test_moving_over_is_changing_the_import(name: str, wasmtime: ModuleType, tmp_path: Path) -> None:
     ours, theirs = run_script(EXAMPLES / f"{name}.py").splitlines(), in_wasmtime(name, tmp_path).splitlines()
+    if name == "host_functions":  # we add the wasm frames as a note to a Python exception
+        note = ours.index("wasm backtrace:")
+        assert ours[note + 1].endswith("inventory!total")
+        del ours[note : note + 2]
     if name == "traps":  # the text about the invalid module is our own
-        assert ours.pop().startswith("WasmtimeError: ")
-        assert theirs.pop().startswith("WasmtimeError: ")
+        assert ours.pop().startswith("rejected: ")
+        assert theirs.pop().startswith("rejected: ")
     assert ours == theirs
 
 
