@@ -7,6 +7,8 @@ Names are imported when they are first used (PEP 562), so that `import wasmforge
 that maps a compiled image never loads a parser or a compiler.
 """
 
+from wasmforge.version import VERSION
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wasmforge.config import Config as Config
@@ -74,7 +76,7 @@ __all__ = [
     "wat2wasm",
 ]
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 # The module that each public name is defined in. `load` is not in a module `load`: importing a submodule binds its
 # name here, and would hide the function.

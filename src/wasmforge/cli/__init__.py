@@ -66,9 +66,9 @@ def _dispatch(words: list[str]) -> int:
         print(_help())
         return 0 if words else EXIT_USAGE
     if words[0] in ("-V", "--version"):
-        from wasmforge import __version__
+        from wasmforge.version import VERSION
 
-        print(f"wasmforge {__version__}")
+        print(f"wasmforge {VERSION}")
         return 0
     if words[0] in NOT_HERE:
         raise UsageError(f"'wasmforge {words[0]}' does not exist yet: {NOT_HERE[words[0]]} is not implemented")

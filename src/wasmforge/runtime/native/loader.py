@@ -54,9 +54,9 @@ def source_key() -> bytes:
         try:
             data = path.read_bytes()
         except OSError:  # an installation without sources: the version of the package has to do
-            from wasmforge import __version__
+            from wasmforge.version import VERSION
 
-            data = __version__.encode()
+            data = VERSION.encode()
         crc = zlib.crc32(data, crc)
         adler = zlib.adler32(data, adler)
         size += len(data)
