@@ -281,12 +281,15 @@ maybe.type:
   %mismatch = icmp ne i32 %is.type, 0
   br i1 %mismatch, label %convertible, label %keep
 convertible:
-  ; An object that has the conversion raised the TypeError itself; that message says more.
-  %base = and i32 %key, 255
-  %is.f32 = icmp eq i32 %base, <ValType.F32>
-  %is.f64 = icmp eq i32 %base, <ValType.F64>
+  ; An object that has the conversion raised the TypeError itself: what is wrong is that method. References have none.
+  %is.f32 = icmp eq i32 %key, <ValType.F32>
+  %is.f64 = icmp eq i32 %key, <ValType.F64>
   %is.float = or i1 %is.f32, %is.f64
-  %method = select i1 %is.float, ptr @text.float_method, ptr @text.index_method
+  %is.funcref = icmp eq i32 %key, <ValType.FUNCREF>
+  %is.externref = icmp eq i32 %key, <ValType.EXTERNREF>
+  %is.reference = or i1 %is.funcref, %is.externref
+  %number.method = select i1 %is.float, ptr @text.float_method, ptr @text.index_method
+  %method = select i1 %is.reference, ptr @text.no_method, ptr %number.method
   call void @PyErr_Clear()
   %found = call i32 @PyObject_HasAttrString(ptr %object, ptr %method)
   %has.method = icmp ne i32 %found, 0
@@ -322,6 +325,7 @@ TEXTS: Final = {
     "bad_method": "%s() %s %zd: %s of the object does not give a number for %s",
     "float_method": "__float__",
     "index_method": "__index__",
+    "no_method": "",
     "v128": "v128 values cannot pass between Python and wasm yet",
     "no_hook": "the runtime has set no hook for this event",
 }
