@@ -28,11 +28,16 @@ __all__ = [
     "HostInput",
     "HostOutput",
     "Sink",
+    "TIME_NOW",
     "Times",
 ]
 
 Times = tuple[int | None, int | None]
 """Access and modification time to set, in nanoseconds; None leaves one as it is."""
+
+TIME_NOW: Final = -1
+"""In `Times`: the host's time of the call. (Not read from a clock by us, since the kernel asks for less permission when
+both times are set to now.)"""
 
 
 class FileStatus:

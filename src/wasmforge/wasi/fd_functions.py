@@ -5,8 +5,8 @@ the caller's memory, and the guest's arguments as unsigned numbers (offsets that
 from __future__ import annotations
 
 from wasmforge.wasi import abi
+from wasmforge.wasi.descriptors import TIME_NOW
 from wasmforge.wasi.errno import BADF, INVAL, NAMETOOLONG, NOTDIR, NOTSOCK, WasiError
-from wasmforge.wasi.host_files import TIME_NOW
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

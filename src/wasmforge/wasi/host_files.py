@@ -15,7 +15,7 @@ import struct
 
 from wasmforge.wasi import abi
 from wasmforge.wasi.beneath import ParentDirectory, open_beneath
-from wasmforge.wasi.descriptors import Descriptor, FileStatus, Times
+from wasmforge.wasi.descriptors import TIME_NOW, Descriptor, FileStatus, Times
 from wasmforge.wasi.errno import (
     BADF,
     BUSY,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Final
 
-__all__ = ["READ", "TIME_NOW", "WRITE", "HostDirectory", "HostFile"]
+__all__ = ["READ", "WRITE", "HostDirectory", "HostFile"]
 
 READ: Final = 1
 WRITE: Final = 2
@@ -76,10 +76,6 @@ def _status(result: os.stat_result) -> FileStatus:
 
 
 # --- Times -----------------------------------------------------------------------------------------------------
-
-TIME_NOW: Final = -1
-"""In `Times`: the host's time of the call. (Not read from a clock here, since the kernel asks for less permission when
-both times are set to now.)"""
 
 _TIMESPECS: Final = struct.Struct("=qqqq")
 _UTIME_NOW: Final = (1 << 30) - 1
