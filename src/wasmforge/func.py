@@ -162,7 +162,9 @@ def function_of(value: object) -> VMFunction | None:
         return value._function
     descriptor = getattr(value, "__self__", None)
     vm = getattr(descriptor, "owner", None)
-    return vm.described_function(descriptor) if isinstance(vm, VMStore) else None
+    if not isinstance(vm, VMStore) or not isinstance(descriptor, int):
+        return None
+    return vm.described_function(descriptor)
 
 
 def host_function(vm: VMStore, ty: FuncType, func: Callable[..., Any], access_caller: bool) -> VMFunction:

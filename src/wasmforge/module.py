@@ -76,7 +76,10 @@ class Module(Managed):
             WasmtimeError: as `deserialize`, or the file cannot be opened.
         """
         _check_engine(engine)
-        return cls._wrap(engine, CompiledModule.from_file(engine._state, path))
+        try:
+            return cls._wrap(engine, CompiledModule.from_file(engine._state, path))
+        except OSError as e:
+            raise WasmtimeError(f"failed to open file {path!s}\n\nCaused by:\n    {e.strerror or e}\n") from e
 
     @classmethod
     def validate(cls, engine: Engine, wasm: bytes | bytearray) -> None:

@@ -89,9 +89,7 @@ class Store(Managed):
 
     def gc(self) -> None:
         """Drop the Python objects that only unreachable `externref`s of this store still hold."""
-        vm = self._context()
-        if not vm.context.is_active():  # the stack of running code may hold references that nothing lists
-            vm.externrefs.sweep()
+        self._context().gc()
 
     def set_wasi(self, wasi: WasiConfig) -> None:
         """Give the programs of this store their system interface.

@@ -115,7 +115,7 @@ class Trap(Exception):
         backtrace = self._backtrace
         if backtrace is None or not backtrace.frames:
             return cause
-        return f"{backtrace}\n\nCaused by:\n{_indent_causes(cause)}\n"
+        return f"error while executing at {backtrace}\n\nCaused by:\n{_indent_causes(cause)}\n"
 
     @property
     def frames(self) -> list[Frame]:

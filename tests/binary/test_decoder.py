@@ -79,7 +79,10 @@ def test_functions_and_code() -> None:
         module(section(1, "01 60 00 00"), section(3, "02 00 00"), section(10, "02 02 00 0b 07 02 03 7f 00 7c 01 0b"))
     )
     assert m.functions == [0, 0]
-    assert m.code == [FunctionBody((), b"\x0b", 0x18), FunctionBody(((3, I32), (0, F64)), b"\x01\x0b", 0x1F)]
+    assert m.code == [
+        FunctionBody((), b"\x0b", 0x18, 0x17),
+        FunctionBody(((3, I32), (0, F64)), b"\x01\x0b", 0x1F, 0x1A),
+    ]
 
 
 def test_tables_memories_globals() -> None:

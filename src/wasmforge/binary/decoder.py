@@ -425,7 +425,8 @@ class _Decoder:
     def function_body(self) -> FunctionBody:
         start = self.at
         size = self.length()
-        end = self.at + size
+        body_start = self.at
+        end = body_start + size
         if end > self.size:
             raise MalformedError(_UNEXPECTED_END, start)
         runs: list[tuple[int, ValType]] = []
@@ -442,7 +443,7 @@ class _Decoder:
         if at >= end or self.data[end - 1] != _END:
             self.report_missing_end(end)
         self.at = end
-        return FunctionBody(tuple(runs), self.data[at:end], at)
+        return FunctionBody(tuple(runs), self.data[at:end], at, body_start)
 
     def report_missing_end(self, end: int) -> None:
         """The grammar of a body runs on until its `end`, so what is wrong depends on what follows."""

@@ -166,7 +166,7 @@ class CompiledModuleInfo:
         return CodeRange(*_PAIR.unpack_from(self.packed_function_ranges, defined * _PAIR.size))
 
     def function_offset(self, defined: int) -> int:
-        """Position in the binary of the first instruction of a defined function."""
+        """Position in the binary of the body of a defined function, from which Wasmtime counts too."""
         if defined < 0:
             raise IndexError(defined)
         return int.from_bytes(self.packed_function_offsets[4 * defined : 4 * defined + 4], "little")

@@ -144,7 +144,7 @@ def _describe(module: Module, func_refs: list[int], code: _Code, canonical: list
     for k in range(len(module.functions)):
         ranges.extend(code.symbols[f"f{imported + k}"])
     info.packed_function_ranges = ranges.tobytes()
-    info.packed_function_offsets = array("I", (b.offset for b in module.code)).tobytes()
+    info.packed_function_offsets = array("I", (b.start for b in module.code)).tobytes()
     for x, first in enumerate(canonical):
         if (found := code.symbols.get(f"a2w{first}")) is not None:
             info.array_to_wasm[x] = found

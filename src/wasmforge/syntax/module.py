@@ -59,12 +59,14 @@ class FunctionBody:
     """One entry of the code section.
 
     `locals` is run-length encoded as in the binary, `(count, type)` pairs without the parameters. `code` is
-    the encoded instruction sequence with its closing `end`; `offset` the position of `code[0]` in the binary.
+    the encoded instruction sequence with its closing `end`; `offset` the position of `code[0]` in the binary, `start`
+    that of the first byte of the body, where the locals are.
     """
 
     locals: tuple[tuple[int, ValType], ...]
     code: bytes
     offset: int = 0
+    start: int = 0
 
 
 ImportType = int | TableType | MemoryType | GlobalType

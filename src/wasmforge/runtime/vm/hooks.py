@@ -43,8 +43,22 @@ def _registry(store_id: int) -> ModuleRegistry | None:
         return None  # the store is being destroyed; the trap is more important than its frames
 
 
-def _on_trap(store_id: int, kind: int, _fault_address: int, pcs: tuple[int, ...], omitted: int) -> NoReturn:
-    raise make_trap(TrapKind(kind), Backtrace(_registry(store_id), pcs, omitted))
+def _on_trap(store_id: int, kind: int, fault_address: int, pcs: tuple[int, ...], omitted: int) -> NoReturn:
+    detail = _memory_fault(store_id, fault_address) if kind == TrapKind.MEMORY_OUT_OF_BOUNDS else ""
+    raise make_trap(TrapKind(kind), Backtrace(_registry(store_id), pcs, omitted), detail)
+
+
+def _memory_fault(store_id: int, fault_address: int) -> str:
+    """Where in which memory an access faulted, in the words of Wasmtime; empty for traps without a fault."""
+    try:
+        memories = store_of_id(store_id).memories
+    except WasmtimeError:
+        return ""
+    for memory in memories:
+        if memory.reservation.address <= fault_address < memory.reservation.end:
+            offset = fault_address - memory.base
+            return f"memory fault at wasm address {offset:#x} in linear memory of size {memory.byte_length:#x}"
+    return ""
 
 
 def _on_exception(store_id: int, exception: BaseException, pcs: tuple[int, ...], omitted: int) -> None:

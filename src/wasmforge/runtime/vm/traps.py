@@ -45,9 +45,11 @@ def set_trap_class(trap_class: TrapClass) -> None:
     _trap_class = trap_class
 
 
-def make_trap(kind: TrapKind, backtrace: Backtrace) -> BaseException:
-    """The exception for a trap with its frames."""
-    return _trap_class(TRAP_MESSAGES[kind], kind, backtrace)
+def make_trap(kind: TrapKind, backtrace: Backtrace, detail: str = "") -> BaseException:
+    """The exception for a trap with its frames. `detail` says more about it; in the message it stands on a line
+    before the trap's own text."""
+    message = TRAP_MESSAGES[kind]
+    return _trap_class(f"{detail}\n{message}" if detail else message, kind, backtrace)
 
 
 def trap(kind: TrapKind) -> BaseException:
