@@ -1,7 +1,7 @@
 """What is measured inside a worker process. A case is prepared once and then gives samples.
 
 Each function of `CASES` takes the package (`wasmforge` or `wasmtime`: same names) and the arguments of the section that
-asked for it. Times are in seconds.
+asked for it. Times are in seconds; of the processor, where one thread does the work, so that a busy machine counts less.
 """
 
 from __future__ import annotations
@@ -183,40 +183,40 @@ def call(package: Package, function: str, arguments: list[Any], style: str, seco
         times = repeat(None, count)
         match values:
             case ():
-                start = time.perf_counter()
+                start = time.thread_time()
                 for _ in times:
                     callable_()
             case (a,):
-                start = time.perf_counter()
+                start = time.thread_time()
                 for _ in times:
                     callable_(a)
             case (a, b):
-                start = time.perf_counter()
+                start = time.thread_time()
                 for _ in times:
                     callable_(a, b)
             case (a, b, c):
-                start = time.perf_counter()
+                start = time.thread_time()
                 for _ in times:
                     callable_(a, b, c)
             case (a, b, c, d):
-                start = time.perf_counter()
+                start = time.thread_time()
                 for _ in times:
                     callable_(a, b, c, d)
             case (a, b, c, d, e):
-                start = time.perf_counter()
+                start = time.thread_time()
                 for _ in times:
                     callable_(a, b, c, d, e)
             case _:
                 raise ValueError(f"no loop for {len(values)} arguments")
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     def loop(count: int) -> float:
         elapsed = timed(count)
         times = repeat(None, count)
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in times:
             pass
-        return elapsed - (time.perf_counter() - start)
+        return elapsed - (time.thread_time() - start)
 
     return _repeated(loop, seconds)
 
@@ -227,10 +227,10 @@ def load_call(package: Package, seconds: float) -> Prepared:
 
     def loop(count: int) -> float:
         times = repeat(None, count)
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in times:
             loaded.add(1, 2)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     return _repeated(loop, seconds)
 
@@ -241,9 +241,9 @@ def host_call(package: Package, function: str, seconds: float) -> Prepared:
     entry = exports[function]
 
     def loop(count: int) -> float:
-        start = time.perf_counter()
+        start = time.thread_time()
         entry(store, count)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     return _repeated(loop, seconds)
 
@@ -257,14 +257,14 @@ def trap(package: Package, function: str, arguments: list[Any], style: str, seco
 
     def loop(count: int) -> float:
         times = repeat(None, count)
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in times:
             try:
                 callable_(*values)
             except expected:
                 continue
             raise AssertionError(f"{function} did not trap")
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     return _repeated(loop, seconds)
 
@@ -276,10 +276,10 @@ def instantiation(package: Package, seconds: float) -> Prepared:
 
     def loop(count: int) -> float:
         times = repeat(None, count)
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in times:
             package.Instance(package.Store(engine), module, [])
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     return _repeated(loop, seconds)
 
