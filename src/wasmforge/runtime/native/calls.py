@@ -81,7 +81,7 @@ check.thread:
   br i1 %same, label %check.stack, label %new.thread, !prof !likely
 new.thread:
   ; Runs Python code, so look again afterwards.
-  %accepted = call i32 @new_thread(ptr %context)
+  %accepted = call i32 @new_thread(ptr %context, i64 %token)
   %taken = icmp eq i32 %accepted, 0
   br i1 %taken, label %check.thread, label %failed
 check.stack:
@@ -203,10 +203,15 @@ define internal void @explain_arity(ptr %name, i64 %params, i64 %given) cold noi
   ret void
 }
 
-; 0, or 1 with an exception set.
-define internal i32 @new_thread(ptr %context) cold noinline nounwind {
+; Makes the store belong to this thread, or raises if it is active on another one. 0, or 1 with an exception set.
+; The hook prepares the thread and returns its stack limit; being Python code, it may lose the GIL at any point. So the decision is
+; made here, between reading HOST_SP and writing THREAD without a gap; when the store was taken meanwhile, the hook is asked
+; again, which then raises.
+define internal i32 @new_thread(ptr %context, i64 %token) cold noinline nounwind {
   %word = ptrtoint ptr %context to i64
   %arguments = alloca [2 x ptr]
+  br label %ask
+ask:
   %address = call ptr @PyLong_FromUnsignedLong(i64 %word)
   %no.address = icmp eq ptr %address, null
   br i1 %no.address, label %failed, label %call
@@ -217,9 +222,23 @@ call:
   %result = call ptr @PyObject_Vectorcall(ptr %hook, ptr %first, i64 -9223372036854775807, ptr null)
   call void @Py_DecRef(ptr %address)
   %raised = icmp eq ptr %result, null
-  br i1 %raised, label %failed, label %ok
-ok:
+  br i1 %raised, label %failed, label %prepared
+prepared:
+  %limit = call i64 @PyLong_AsUnsignedLong(ptr %result)
   call void @Py_DecRef(ptr %result)
+  %host.sp = load.field i64, ptr %context, <StoreContext.HOST_SP>
+  %idle = icmp eq i64 %host.sp, 0
+  br i1 %idle, label %take, label %active
+active:
+  ; Ours all the same if only the generation changed.
+  %owner = load.field i64, ptr %context, <StoreContext.THREAD>
+  %difference = xor i64 %owner, %token
+  %other = and i64 %difference, 281474976710655      ; the bits of a thread pointer
+  %mine = icmp eq i64 %other, 0
+  br i1 %mine, label %take, label %ask
+take:
+  store.field i64 %limit, ptr %context, <StoreContext.HOST_STACK_LIMIT>
+  store.field i64 %token, ptr %context, <StoreContext.THREAD>
   ret i32 0
 failed:
   ret i32 1

@@ -59,7 +59,7 @@ class Gates:
         self._memories = self._range_table("memory_ranges")
         self._signals = SignalHooks(image)
         self._threads = ThreadSetup(image)
-        self._set_hook("hook_new_thread", self._threads.enter)
+        self._set_hook("hook_new_thread", self._threads.prepare)
         self._new_function = ctypes.pythonapi.PyCFunction_NewEx
         self._new_function.restype = ctypes.py_object
         self._new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)

@@ -1,6 +1,6 @@
 """What a thread needs before wasm runs on it: an alternate signal stack, since the handler cannot run on an exhausted wasm
 stack, and the limit of its own stack, so that deep recursion between wasm and Python raises RecursionError. The
-entry gate calls `ThreadSetup.enter` when it sees a store on a thread for the first time.
+entry gate calls `ThreadSetup.prepare` when it sees a store on a thread for the first time.
 
 The alternate stack is freed by a destructor of thread-specific data, which runs for every thread however it was created
 and ends. The destructor also changes `thread_generation`, because the next thread may get the same thread pointer
@@ -84,7 +84,6 @@ class ThreadSetup:
         if libc.pthread_key_create(ctypes.byref(key), image.address("thread_exit")) != 0:
             raise WasmtimeError("no thread-specific data key is left in this process")
         self._key = key.value
-        self._generation = ctypes.c_uint64.from_address(image.address("thread_generation"))
         self._main_thread = ctypes.c_uint64.from_address(image.address("main_thread"))
         self._main_thread.value = threading.main_thread().ident or 0
         self._limits = threading.local()
@@ -93,10 +92,10 @@ class ThreadSetup:
         """The forking thread is the child's main thread; its alternate stack was inherited."""
         self._main_thread.value = threading.get_ident()
 
-    def enter(self, address: int) -> None:
-        """Makes the calling thread the one that the store context at `address` belongs to.
+    def prepare(self, address: int) -> int:
+        """Prepares the calling thread for wasm of the store context at `address`.
 
-        Raises WasmtimeError when wasm of this store is active on another thread.
+        Returns the value for HOST_STACK_LIMIT. Raises WasmtimeError when wasm of this store is active on another thread.
         """
         words = (ctypes.c_uint64 * (StoreContext.STORE // 8)).from_address(address)
         me = threading.get_ident()  # pthread_self, which is the thread pointer on Linux x86-64
@@ -110,8 +109,7 @@ class ThreadSetup:
         if limit is None:
             self._install_alternate_stack()
             limit = self._limits.value = self._stack_limit()
-        words[StoreContext.HOST_STACK_LIMIT // 8] = limit
-        words[StoreContext.THREAD // 8] = (me + self._generation.value) & (2**64 - 1)
+        return limit
 
     def _stack_limit(self) -> int:
         libc = self._libc
