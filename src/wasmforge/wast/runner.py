@@ -202,7 +202,8 @@ class _Script:
             self._instance(identifier, module)
 
     def _compile(self, module: ModuleForm) -> Any:
-        return self.api.Module(self.engine, module.encoded())
+        # A bytearray is never taken for text, as bytes without the magic number would be.
+        return self.api.Module(self.engine, bytearray(module.encoded()))
 
     def _instance(self, identifier: str, module: Any) -> None:
         try:
@@ -223,15 +224,19 @@ class _Script:
 
     # Actions
 
-    def _perform(self, action: Action) -> list[Any]:
-        """The results of an action: bit patterns where the API offers them, else Python values."""
+    def _perform(self, action: Action, references: bool = False) -> list[Any]:
+        """The results of an action: bit patterns where the API offers them, else Python values.
+
+        Bit patterns keep the payloads of NaNs, but are no way to give or get a reference: `references` tells that
+        some are expected.
+        """
         instance = self._look_up(self.instances, action.instance, "instance")
         item = instance.exports(self.store)[action.export]
         if action.arguments is None:
             return [item.value(self.store)]
         call_raw = getattr(item, "call_raw", None)
-        if call_raw is not None:
-            raw: list[Any] = call_raw(self.store, [_raw(v) for v in action.arguments])
+        if call_raw is not None and not references and not any(map(_is_reference, action.arguments)):
+            raw: list[Any] = call_raw(self.store, [v.bits for v in action.arguments])
             return raw
         results = item(self.store, *[_python_value(v) for v in action.arguments])
         if results is None and not item.type(self.store).results:
@@ -239,8 +244,8 @@ class _Script:
         return results if isinstance(results, list) else [results]
 
     def _assert_return(self, command: AssertReturn) -> None:
-        results = self._perform(command.action)
         expected = command.expected
+        results = self._perform(command.action, any(map(_is_reference, expected)))
         if len(results) != len(expected):
             raise _CommandFailedError(f"{len(results)} results where {len(expected)} are expected")
         for k, (result, pattern) in enumerate(zip(results, expected, strict=True)):
@@ -342,10 +347,8 @@ _QUIET_NAN: Final = {"f32": 0x7FC0_0000, "f64": 0x7FF8_0000_0000_0000}
 _SIGN: Final = {"f32": 1 << 31, "f64": 1 << 63}
 
 
-def _raw(value: Value) -> Any:
-    if value.type == "ref.null":
-        return None
-    return value.bits
+def _is_reference(pattern: Pattern) -> bool:
+    return isinstance(pattern, Value) and pattern.type.startswith("ref.")
 
 
 def _python_value(value: Value) -> Any:
