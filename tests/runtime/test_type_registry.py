@@ -61,12 +61,10 @@ def test_collections_in_a_cycle_of_garbage_are_released_when_the_collection_is_o
             self.mine = TypeCollection(registry, [C])
             seen.append(self.mine.shared_type(0))
 
-    class Holder:
-        pass
-
-    holder = Holder()
-    holder.me, holder.types, holder.attacker = holder, TypeCollection(registry, [A]), Attacker()  # type: ignore[attr-defined]
-    old = holder.types.shared_type(0)  # type: ignore[attr-defined]
+    holder: dict[str, object] = {"types": TypeCollection(registry, [A]), "attacker": Attacker()}
+    holder["me"] = holder
+    old = 0
+    assert registry.lookup(old) == A
     del holder
     gc.collect()
     assert seen and seen[0] != old

@@ -258,7 +258,8 @@ class VMStore:
         return address
 
     def described_function(self, descriptor: int) -> VMFunction | None:
-        """The function of a CallDescriptor, and so of a callable that `make_callable` made. None for other addresses."""
+        """The function of a CallDescriptor, and so of a callable that `make_callable` made. None for other
+        addresses."""
         for (address, _, _), found in self._descriptors.items():
             if found == descriptor:
                 return self.function_at(address)
