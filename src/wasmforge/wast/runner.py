@@ -331,8 +331,13 @@ def _feature_of(error: Exception) -> str | None:
 
 
 def _describe(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    """An error on one line."""
+    if isinstance(error, ParseError):
+        return f"ParseError: {error.reason} (line {error.line}, column {error.column})"
+    lines = str(error).splitlines() or [""]
+    # The message of a trap begins with the backtrace; what happened stands at its end.
+    trap = [line.strip() for line in lines if "wasm trap:" in line]
+    return f"{type(error).__name__}: {trap[-1] if trap else lines[0]}"
 
 
 def _shown(result: Any) -> str:
