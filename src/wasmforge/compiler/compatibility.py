@@ -7,12 +7,15 @@ version, package version, triple, instruction set level, and the tunables as pai
 from __future__ import annotations
 
 import marshal
-from typing import Final
 
 from wasmforge.compiler.environ import Tunables
 from wasmforge.compiler.image import ENGINE_SECTION, Image
 from wasmforge.compiler.target import LEVELS, TRIPLE, host_level
 from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["COMPILER_VERSION", "FORMAT_VERSION", "check_engine", "encode_engine"]
 

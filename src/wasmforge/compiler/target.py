@@ -5,9 +5,11 @@ The LLVM worker compiles for `llvm_cpu()`; the image records the level, and load
 
 from __future__ import annotations
 
-from typing import Final
-
 from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["LEVELS", "TRIPLE", "host_level", "llvm_cpu"]
 

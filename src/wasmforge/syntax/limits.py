@@ -8,7 +8,10 @@ and never instantiates, a larger one.
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
 
 __all__ = [
     "BODY_SIZE",

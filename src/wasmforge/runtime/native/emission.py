@@ -9,13 +9,16 @@ Three abbreviations are expanded, so that no offset is ever a number in a source
 
 from __future__ import annotations
 
-import re
 from itertools import count
-from typing import Final
 
 from wasmforge.compiler import environ
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax import types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+    from typing import Final
 
 __all__ = ["CONSTANTS", "MAX_BACKTRACE", "EntryFrame", "GateFrame", "TrapRecord", "assembly", "expand"]
 
@@ -91,14 +94,16 @@ RAW_KEY: Final = 0x100
 
 CONSTANTS: Final = _constants()
 
-_CONSTANT: Final = re.compile(r"<([A-Z]\w*\.[A-Z0-9_]+)>")
-_LOAD: Final = re.compile(r"(%[\w.]+) = load\.field (\w+), ptr (\S+), ([^,\n]+)(.*)")
-_STORE: Final = re.compile(r"store\.field (\w+) (\S+), ptr (\S+), ([^,\n]+)")
+_CONSTANT: Final = r"<([A-Z]\w*\.[A-Z0-9_]+)>"
+_LOAD: Final = r"(%[\w.]+) = load\.field (\w+), ptr (\S+), ([^,\n]+)(.*)"
+_STORE: Final = r"store\.field (\w+) (\S+), ptr (\S+), ([^,\n]+)"
 
 
 def expand(text: str) -> str:
     """The text with constants and field accesses written out. Raises KeyError for a constant that does not exist."""
-    text = _CONSTANT.sub(lambda m: str(CONSTANTS[m.group(1)]), text)
+    import re  # only a process that builds the gates needs it: 5 ms
+
+    text = re.sub(_CONSTANT, lambda m: str(CONSTANTS[m.group(1)]), text)
     fresh = count()
 
     def load(m: re.Match[str]) -> str:
@@ -115,7 +120,7 @@ def expand(text: str) -> str:
             f"  store {m.group(1)} {m.group(2)}, ptr {pointer}"
         )
 
-    return _STORE.sub(store, _LOAD.sub(load, text))
+    return re.sub(_STORE, store, re.sub(_LOAD, load, text))
 
 
 def assembly(text: str) -> str:

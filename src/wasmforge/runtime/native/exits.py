@@ -13,10 +13,12 @@ Invariants
 
 from __future__ import annotations
 
-from typing import Final
-
 from wasmforge.compiler.environ import BUILTINS
 from wasmforge.runtime.native.emission import assembly, expand
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["BUILTIN_SYMBOLS", "ir"]
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
-from typing import Any, Final
 
 from wasmforge.compiler.environ import BUILTIN_INDEX, BUILTINS
 from wasmforge.runtime.native.exits import BUILTIN_SYMBOLS
@@ -16,6 +14,11 @@ from wasmforge.runtime.native.loader import load
 from wasmforge.runtime.native.signals import RangeTable, SignalHooks
 from wasmforge.runtime.native.threads import ThreadSetup
 from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
 
 __all__ = ["CallTarget", "Gates", "gates"]
 

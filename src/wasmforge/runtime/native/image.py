@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
-from typing import Final
 
 from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["GatesImage", "decode", "encode", "link"]
 
@@ -26,7 +29,7 @@ _HEADER: Final = struct.Struct(
 _SYMBOL: Final = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GatesImage:
     """The linked gates: `text` (padded to pages), the size of the writable part, where each import's slot lies and each
     symbol, as offsets from the start of the text."""

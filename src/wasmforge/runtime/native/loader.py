@@ -8,24 +8,24 @@ following a symbolic link and checked on the open descriptor. The checksum is ag
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import stat
-import subprocess
 import sys
 import zlib
-from pathlib import Path
-from typing import Final
 
 from wasmforge.compiler import environ
 from wasmforge.runtime.native.image import GatesImage, decode
 from wasmforge.syntax.errors import WasmtimeError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
 __all__ = ["PACKAGED_IMAGE", "MappedImage", "load", "source_key"]
 
-_ROOM: Final = Path(__file__).parent
-PACKAGED_IMAGE: Final = _ROOM / "gates.bin"
+_ROOM: Final = os.path.dirname(os.path.abspath(__file__))
+PACKAGED_IMAGE: Final = os.path.join(_ROOM, "gates.bin")
 
 _SOURCES: Final = (
     "boxing.py",
@@ -50,9 +50,10 @@ _BUILD_TIMEOUT: Final = 120  # seconds; a build takes 0.5
 def source_key() -> bytes:
     """32 bytes that change when the gates' sources or the contract change: an image made from others is not used."""
     crc = adler = size = 0
-    for path in (*(_ROOM / name for name in _SOURCES), Path(environ.__file__)):
+    for path in (*(os.path.join(_ROOM, name) for name in _SOURCES), environ.__file__):
         try:
-            data = path.read_bytes()
+            with open(path, "rb", buffering=0) as file:
+                data = file.read()
         except OSError:  # an installation without sources: the version of the package has to do
             from wasmforge.version import VERSION
 
@@ -94,17 +95,17 @@ def load() -> MappedImage:
     return _map(image, None, 0)
 
 
-def _cache_file(key: bytes) -> Path | None:
+def _cache_file(key: bytes) -> str | None:
     root = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(root):  # the XDG specification: relative paths are ignored
         home = os.path.expanduser("~")
         if not os.path.isabs(home):
             return None
         root = os.path.join(home, ".cache")
-    return Path(root, "wasmforge", f"gates-{key.decode()}.bin")
+    return os.path.join(root, "wasmforge", f"gates-{key.decode()}.bin")
 
 
-def _try_file(path: Path, key: bytes, owners: tuple[int, ...]) -> MappedImage | None:
+def _try_file(path: str, key: bytes, owners: tuple[int, ...]) -> MappedImage | None:
     """The image in a file, or None when it is missing, untrusted, outdated or damaged."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -126,11 +127,13 @@ def _try_file(path: Path, key: bytes, owners: tuple[int, ...]) -> MappedImage | 
         os.close(fd)
 
 
-def _store(path: Path, data: bytes) -> None:
+def _store(path: str, data: bytes) -> None:
     """Writes the cache file so that readers see all of it or nothing. Without a cache things still work, only slower."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    import contextlib
+
+    temporary = f"{path}.{os.getpid()}.tmp"
     with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(fd, "wb") as file:
@@ -142,6 +145,8 @@ def _store(path: Path, data: bytes) -> None:
 
 def _build() -> bytes:
     """The bytes of a new image, from a child process."""
+    import subprocess
+
     paths = [p for p in sys.path if p]
     command = [sys.executable, "-c", f"import sys; sys.path[:] = {paths!r}\n" + _CHILD]
     try:

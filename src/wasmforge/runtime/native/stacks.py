@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from dataclasses import dataclass
-from typing import Final
 
 from wasmforge.compiler.environ import STACK_GUARD_SIZE
 from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["DEFAULT_STACK_SIZE", "Stack", "StackPool"]
 
@@ -28,7 +31,7 @@ _MAP_FLAGS: Final = 0x2 | 0x20 | 0x4000  # private, anonymous, no reserve of swa
 _MADV_DONTNEED: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Stack:
     """Usable addresses are [low, high); STACK_GUARD_SIZE bytes below `low` are inaccessible. Both are page aligned."""
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import TYPE_CHECKING, Final
 
 from wasmforge.compiler.environ import StoreContext
 from wasmforge.runtime.native.emission import expand
 from wasmforge.syntax.errors import WasmtimeError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from wasmforge.runtime.native.loader import MappedImage
 
 __all__ = ["HOST_STACK_RESERVE", "ThreadSetup", "ir"]
