@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from wasmforge.runtime.native import gates
+from wasmforge.runtime.native.image import encode, link
 
-from tests.runtime.native.fake import Store, note_exception, raise_trap
-from tests.runtime.native.guest import code
+from tests.runtime.native.fake import Store, compile_ir, note_exception, raise_trap
+from tests.runtime.native.guest import GUEST_FILE, code, text
+
+
+@pytest.fixture(scope="session")
+def guest_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled functions as a file for child processes."""
+    path = tmp_path_factory.mktemp("gates") / "guest.bin"
+    path.write_bytes(encode(link(compile_ir(text()), bytes(32))))
+    return path
+
+
+@pytest.fixture
+def child_environment(guest_file: Path) -> dict[str, str]:
+    """What a child process needs to import the package and the tests."""
+    root = Path(__file__).parents[3]
+    path = os.pathsep.join([str(root / "src"), str(root)])
+    return {**os.environ, "PYTHONPATH": path, GUEST_FILE: str(guest_file)}
 
 
 @pytest.fixture

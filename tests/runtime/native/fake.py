@@ -25,7 +25,7 @@ from wasmforge.compiler.environ import (
     assign_results,
 )
 from wasmforge.runtime.native import StackPool, gates
-from wasmforge.runtime.native.image import link
+from wasmforge.runtime.native.image import GatesImage
 from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, FuncType, ValType
 
 LLVM = {I32: "i32", I64: "i64", F32: "float", F64: "double", FUNCREF: "ptr", EXTERNREF: "i32"}
@@ -203,8 +203,7 @@ def compile_ir(ir: str, opt: int = 1) -> bytes:
 class Code:
     """Mapped and registered machine code."""
 
-    def __init__(self, ir: str) -> None:
-        image = link(compile_ir(ir), bytes(32))
+    def __init__(self, image: GatesImage) -> None:
         assert not image.imports, image.imports
         self.start = map_memory(len(image.text))
         self.size = len(image.text)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
+from pathlib import Path
 
 from wasmforge.compiler.environ import StoreContext, VMContextOffsets
-from wasmforge.compiler.trap import TrapKind
+from wasmforge.runtime.native.image import decode, link
 
 from tests.runtime.native.fake import (
     ATTRIBUTES,
@@ -13,6 +15,7 @@ from tests.runtime.native.fake import (
     array_to_wasm,
     call_builtin,
     call_import,
+    compile_ir,
     ft,
     memory_pointer,
     wasm_to_array,
@@ -392,9 +395,20 @@ VOID_III = ft("iii", "")
 TABLE_INIT = ft("iiIII", "")
 
 
+GUEST_FILE = "WASMFORGE_TEST_GUEST"
+"""Environment variable: a file with the compiled functions, so that processes started by tests need no LLVM."""
+
+
 @cache
 def code() -> Code:
     """All of it, compiled, mapped and registered."""
+    file = os.environ.get(GUEST_FILE)
+    if file is not None:
+        return Code(decode(Path(file).read_bytes())[0])
+    return Code(link(compile_ir(text()), bytes(32)))
+
+
+def text() -> str:
     parts = [IR, *map(_recurse, FRAMES)]
     parts.append(_binary("add", "i32", "add"))
     parts.append(_binary("add64", "i64", "add"))
@@ -408,7 +422,5 @@ def code() -> Code:
     signatures = {*SIGNATURES.values(), HOST, HOST_MANY, VOID_III, TABLE_INIT, ft("I", "I")}
     parts.extend(map(array_to_wasm, signatures))
     parts.extend(map(wasm_to_array, (HOST, HOST_MANY, SIGNATURES["mixed"], SIGNATURES["many"])))
-    return Code("\n".join(parts))
+    return "\n".join(parts)
 
-
-KIND = TrapKind
