@@ -3,6 +3,8 @@
 # ruff: noqa: E501 (texts of modules)
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.text.abbreviations import ABBREVIATIONS
@@ -211,3 +213,15 @@ def test_proposals_that_are_not_implemented_are_named(text: str, feature: str) -
         parse(text)
     assert feature in caught.value.feature
     assert "not supported yet" in str(caught.value)
+
+
+def test_functions_that_share_a_huge_type_take_no_time() -> None:
+    """Threat: a few characters a function, each of which would cost as much as the type has parameters."""
+    n = 50_000
+    start = time.process_time()
+    module = parse(
+        f"(type (func (param {'i32 ' * n})))" + "(func (type 0) (local $x i32) (local.set $x (i32.const 0)))" * n
+    )
+    assert len(module.code) == n
+    assert module.code[-1].code == bytes.fromhex("41 00 21 d0 86 03 0b")
+    assert time.process_time() - start < 30

@@ -126,5 +126,13 @@ def test_depth_does_not_square() -> None:
 def test_a_declaration_of_billions_of_locals_is_refused() -> None:
     """Threat: five bytes declare four billion locals, which a module that was not validated may do."""
     body = FunctionBody(((2**32 - 1, I32),), b"\x0b")
-    with pytest.raises(WasmtimeError, match="too many locals"):
+    with pytest.raises(WasmtimeError, match="too many parameters and locals"):
         print_module(Module(types=[FuncType((), ())], functions=[0], code=[body]))
+
+
+def test_functions_that_share_a_huge_type_are_refused() -> None:
+    """Threat: four bytes a function, each of which would print a million parameters."""
+    body = FunctionBody((), b"\x0b")
+    module = Module(types=[FuncType((I32,) * 1_000_000, ())], functions=[0] * 1000, code=[body] * 1000)
+    with pytest.raises(WasmtimeError, match="too many parameters and locals"):
+        print_module(module)

@@ -374,7 +374,8 @@ class ModuleParser(Reader):
         index, params, results = read_type_use(self, self._spaces.types, names, annotated)
         self._add_locals(local_space, names, start)
         self._module.functions.append(self._spaces.types.matching(params, results) if index is None else index)
-        local_space.count = max(local_space.count, len(params))
+        # Threat: many functions of a type with many parameters; parameters that are not spelled out are only counted.
+        local_space.count = len(params)
         names = []
         start = self.at
         first = local_space.count

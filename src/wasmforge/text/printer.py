@@ -40,9 +40,9 @@ from wasmforge.text.literals import F32_FORMAT, F64_FORMAT, float_text
 
 __all__ = ["print_module"]
 
-_MOST_LOCALS: Final = 1_000_000
-"""Locals of a function that are printed. Threat: a few bytes of a module can declare four billion of them; the
-validator allows 50,000."""
+_MOST_DECLARATIONS: Final = 10_000_000
+"""Parameters, results and locals that are printed, in all functions together. Threat: a few bytes of a module that was
+not validated declare four billion locals, or another function of a type with a million parameters."""
 _DEEPEST_INDENT: Final = 40
 """Levels that are indented. Threat: n nested blocks with full indentation are n * n characters."""
 
@@ -71,8 +71,8 @@ def print_module(module: Module) -> str:
     """The module in the text format.
 
     Parsing the text gives the same module, with these exceptions: the choice between several encodings of the same
-    thing, a data count section that nothing needs, and names of things that do not exist. Raises `MalformedError` or
-    `UnsupportedFeatureError` when a function body, which decoding leaves alone, is not one.
+    thing, a data count section that nothing needs, and names of things that do not exist. Raises `WasmtimeError` when
+    a function body, which decoding leaves alone, is none, or declares more locals than can be printed.
     """
     return "\n".join(_Printer(module).lines()) + "\n"
 
@@ -138,6 +138,7 @@ class _Printer:
         self.elements = _Names(names.elements)
         self.data = _Names(names.data)
         self.by_kind = (self.functions, self.tables, self.memories, self.globals)
+        self.declarations = 0
         self.locals = _Names({})
         self.labels = _Labels({})
 
@@ -244,12 +245,15 @@ class _Printer:
     # Functions
 
     def _function(self, index: int, type_index: int, body: FunctionBody) -> Iterator[str]:
-        if sum(count for count, _ in body.locals) > _MOST_LOCALS:
-            raise WasmtimeError(f"too many locals to print in function {index}")
-        self.locals = _Names(self.names.locals.get(index, {}))
-        self.labels = _Labels(self.names.labels.get(index, {}))
         types = self.module.types
         ft = types[type_index] if type_index < len(types) else None
+        self.declarations += sum(count for count, _ in body.locals)
+        if ft is not None:
+            self.declarations += len(ft.params) + len(ft.results)
+        if self.declarations > _MOST_DECLARATIONS:
+            raise WasmtimeError(f"too many parameters and locals to print, in function {index}")
+        self.locals = _Names(self.names.locals.get(index, {}))
+        self.labels = _Labels(self.names.labels.get(index, {}))
         head = f"(func {self.functions.definition(index)} (type {self.types.reference(type_index)})"
         count = 0
         if ft is not None:

@@ -88,8 +88,9 @@ def read_type_use(
 ) -> tuple[int | None, tuple[ValType, ...], tuple[ValType, ...]]:
     """A type use: `(type x)? (param ...)* (result ...)*` (section 6.4.8).
 
-    Parameters may have identifiers when `names` is given; it then receives one a parameter. Returns the type index
-    if the text gives one, and the parameters and results that the text spells out or that the index stands for.
+    Parameters may have identifiers when `names` is given; it then receives one for each that the text spells out.
+    Returns the type index if the text gives one, and the parameters and results that the text spells out or that the
+    index stands for.
     """
     index: int | None = None
     start = reader.at
@@ -112,6 +113,4 @@ def read_type_use(
         return index, params, results
     if (params or results) and (params != ft.params or results != ft.results):
         raise reader.error(f"inline function type {FuncType(params, results)} is not that of the type, {ft}", start)
-    if names is not None and not names:
-        names.extend([""] * len(ft.params))
     return index, ft.params, ft.results
