@@ -180,8 +180,9 @@ class EngineCode:
     def __del__(self) -> None:
         if not self._released:
             self._released = True
-            start = self.text_range().start.raw()
-            when_collected(lambda: unregister_code(start))
+            code = self._original_code
+            # The closure holds the mapping: its addresses must not be used again before they are unregistered.
+            when_collected(lambda: unregister_code(code.text_address))
 
     def check_alive(self) -> None:
         """Raises after the finaliser has run: an object resurrected by a `__del__` must not be instantiated, because
@@ -266,8 +267,8 @@ class StoreCode:
     def __del__(self) -> None:
         if self._private:
             self._private = False
-            start = self._storage.text_address
-            when_collected(lambda: unregister_code(start))
+            code = self._storage
+            when_collected(lambda: unregister_code(code.text_address))
 
     @property
     def is_private(self) -> bool:

@@ -162,6 +162,8 @@ class CodeMemory:
         """
         if not self._published:
             raise ValueError("not published")
+        if self._source is not None:
+            raise ValueError("code mapped from a file cannot be edited; use a deep_clone of it")
         image = self._image
         if image.code_size:
             if self._custom is not None:

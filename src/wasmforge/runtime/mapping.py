@@ -102,7 +102,8 @@ gc.callbacks.append(_watch_collector)
 def when_collected(release: Callable[[], None]) -> None:
     """Called by a `__del__`: runs `release` at once, or, if the garbage collector is at work, when it has finished.
 
-    `release` must not refer to the object that dies.
+    `release` must not refer to the object that dies, but must hold the mappings whose addresses it undoes: otherwise
+    another thread could map and register the same addresses first.
     """
     if _collecting:
         _deferred.append(release)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from wasmforge.runtime.compiled_module import CompiledModule
     from wasmforge.runtime.engine_state import EngineState
     from wasmforge.runtime.link import Extern
+    from wasmforge.runtime.mapping import Mmap
     from wasmforge.syntax.types import FuncType, GlobalType, MemoryType, TableType
 
 __all__ = ["VMStore", "require", "store_of_id"]
@@ -82,7 +83,7 @@ class VMStore:
         "_descriptors",
         "_functions",
         "_kept",
-        "_memory_ranges",
+        "_reservations",
         "_types",
         "_unpatched",
         "arena",
@@ -123,7 +124,7 @@ class VMStore:
         self._descriptors: dict[tuple[int, str, int], int] = {}
         self._c_strings: dict[str, int] = {}
         self._kept: list[object] = []
-        self._memory_ranges: list[int] = []
+        self._reservations: list[Mmap] = []
         self._types: dict[FuncType, TypeCollection] = {}
         self._unpatched: dict[int, list[int]] = {}
         self.context = StoreContext(self.arena, engine.stacks, engine.max_wasm_stack, self.id)
@@ -144,11 +145,11 @@ class VMStore:
         self.context.close()
         # What follows must not happen while other finalisers of the same garbage may still look at the store; see
         # runtime/mapping.py. The memories themselves are freed with their last reference.
-        gates, pool, stack, ranges = self.engine.gates, self.engine.stacks, self.context.stack, self._memory_ranges
+        gates, pool, stack, reservations = self.engine.gates, self.engine.stacks, self.context.stack, self._reservations
 
         def release() -> None:
-            for start in ranges:
-                gates.unregister_memory(start)
+            for reservation in reservations:
+                gates.unregister_memory(reservation.address)
             pool.release(stack)
 
         when_collected(release)
@@ -173,7 +174,7 @@ class VMStore:
         memory = LinearMemory(self, memory_type)
         reservation = memory.reservation
         self.engine.gates.register_memory(reservation.address, reservation.end)
-        self._memory_ranges.append(reservation.address)
+        self._reservations.append(reservation)
         self.memories.append(memory)
         return memory
 

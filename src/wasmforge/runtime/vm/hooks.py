@@ -45,7 +45,9 @@ def _registry(store_id: int) -> ModuleRegistry | None:
 
 def _on_trap(store_id: int, kind: int, fault_address: int, pcs: tuple[int, ...], omitted: int) -> NoReturn:
     detail = _memory_fault(store_id, fault_address) if kind == TrapKind.MEMORY_OUT_OF_BOUNDS else ""
-    raise make_trap(TrapKind(kind), Backtrace(_registry(store_id), pcs, omitted), detail)
+    exception = make_trap(TrapKind(kind), Backtrace(_registry(store_id), pcs, omitted), detail)
+    exception._wasmforge_stores = {store_id}  # type: ignore[attr-defined]  # outer gates have nothing to add
+    raise exception
 
 
 def _memory_fault(store_id: int, fault_address: int) -> str:
