@@ -400,7 +400,10 @@ CHAINS = {
     "times a constant from a called function": ("f64", "local.get 0 call $one f64.mul"),
     "times a parameter that is one": ("f64", "local.get 0 f64.const 1 call $times"),
     "least of itself and infinity": ("f32", "local.get 0 f32.const inf f32.min"),
-    "copied through select": ("f64", "local.get 0 f64.const 1 f64.const 1 local.get 1 f64.const 0 f64.gt select f64.mul"),
+    "copied through select": (
+        "f64",
+        "local.get 0 f64.const 1 f64.const 1 local.get 1 f64.const 0 f64.gt select f64.mul",
+    ),
     "rounded twice": ("f64", "local.get 0 f64.floor f64.floor"),
 }
 

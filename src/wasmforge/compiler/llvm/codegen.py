@@ -23,6 +23,11 @@ _OPTIONS: Final = (
     "-enable-shrink-wrap=false",
     # Merged tails would give two instructions one program counter, and so one position.
     "-enable-tail-merge=false",
+    # It turns a conditional move of a loaded value into a load behind a branch, also of a volatile load, and so loses
+    # the trap when the branch is not taken.
+    "-x86-cmov-converter=false",
+    # Instructions without a location get rows of their own, with line 0; `worker._table_rows` needs to tell them.
+    "-use-unknown-locations=Enable",
 )
 
 _FRAME: Final = """\

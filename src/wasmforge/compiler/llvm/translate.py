@@ -212,7 +212,7 @@ class _Translator:
             value = f"%{self.next}"
             self.next += 1
             if position:
-                out.append(f"  {value} = {text}{self.location(position)}")
+                out.append(f"  {value} = {text}{self.folded(position)}")
                 fresh[value] = position
             else:
                 out.append(f"  {value} = {text}")
@@ -306,6 +306,10 @@ class _Translator:
     def location(self, position: int, column: int = 0) -> str:
         return f", !dbg !DILocation(line: {position}, column: {column}, scope: !{self.scope})"
 
+    def folded(self, position: int) -> str:
+        """The location of something that x86 may merge with the load at `position` (as a line) and that faults then."""
+        return self.location(position, 1 + TrapKind.MEMORY_OUT_OF_BOUNDS)
+
     def here(self, column: int = 0) -> str:
         return self.location(self.position(), column)
 
@@ -319,6 +323,20 @@ class _Translator:
         value = f"%{self.next}"
         self.next += 1
         self.out.append(f"  {value} = {text}")
+        return value
+
+    def inherited(self, operand: str) -> str:
+        """The location for a branch on `operand`: the comparison may fold a load, and take the branch's location."""
+        position = self.fresh.get(operand, 0)
+        return self.folded(position) if position else ""
+
+    def derive(self, text: str, *operands: str) -> str:
+        """As `emit`, for a pure operation on `operands`, which inherits the location of the freshest of them."""
+        position = max([self.fresh.get(operand, 0) for operand in operands])
+        if not position:
+            return self.emit(text)
+        value = self.emit(text + self.folded(position))
+        self.fresh[value] = position
         return value
 
     def do(self, text: str) -> None:
@@ -363,19 +381,14 @@ class _Translator:
         if self.code[self.pc] in _CONDITION_CONSUMERS:
             self.push(value, BOOL)
             return
-        position = self.fresh.get(value, 0)
-        widened = self.emit(f"zext i1 {value} to i32")
-        if position:
-            self.fresh[widened] = position
-        self.push(widened, I32)
+        self.push(self.derive(f"zext i1 {value} to i32", value), I32)
 
     def pop_condition(self) -> str:
         t = self.types.pop()
         value = self.stack.pop()
         if t == BOOL:
             return value
-        position = self.fresh.get(value, 0)
-        return self.emit(f"icmp ne i32 {value}, 0" + (self.location(position) if position else ""))
+        return self.derive(f"icmp ne i32 {value}, 0", value)
 
     def new_label(self) -> str:
         self.labels += 1
@@ -402,7 +415,7 @@ class _Translator:
     def trap_if(self, condition: str, kind: TrapKind) -> None:
         trap = self.trap_site(kind)
         proceed = self.new_label()
-        self.do(f"br i1 {condition}, label %{trap}, label %{proceed}")
+        self.do(f"br i1 {condition}, label %{trap}, label %{proceed}{self.inherited(condition)}")
         self.begin_block(proceed)
 
     def field(self, base: str, offset: int) -> str:
@@ -417,7 +430,7 @@ class _Translator:
         """An i32 operand as an unsigned i64."""
         if operand[0] != "%":
             return str(int(operand) & 0xFFFF_FFFF)
-        return self.emit(f"zext i32 {operand} to i64")
+        return self.derive(f"zext i32 {operand} to i64", operand)
 
     # --- Locals ---------------------------------------------------------------------------------------------
 
@@ -491,96 +504,75 @@ class _Translator:
         first = self.pop_opaque()
         ir = IR_TYPES[t]
         # cmov takes a memory operand, so a select may fold the load of either side.
-        position = max(self.fresh.get(v, 0) for v in (condition, second, first))
-        suffix = self.location(position) if position else ""
-        value = self.emit(f"select i1 {condition}, {ir} {first}, {ir} {second}{suffix}")
-        if position:
-            self.fresh[value] = position
-        self.push(value, t)
+        text = f"select i1 {condition}, {ir} {first}, {ir} {second}"
+        self.push(self.derive(text, condition, first, second), t)
 
     def eqz(self, opcode: int) -> None:
         t = self.types.pop()
         operand = self.stack.pop()
-        position = self.fresh.get(operand, 0)
-        suffix = self.location(position) if position else ""
-        if t == BOOL:
-            value = self.emit(f"xor i1 {operand}, true{suffix}")
-        else:
-            value = self.emit(f"icmp eq {IR_TYPES[t]} {operand}, 0{suffix}")
-        if position:
-            self.fresh[value] = position
-        self.push_condition(value)
+        text = f"xor i1 {operand}, true" if t == BOOL else f"icmp eq {IR_TYPES[t]} {operand}, 0"
+        self.push_condition(self.derive(text, operand))
 
     # --- Numeric instructions that need more than a row ------------------------------------------------------
 
-    def pop_two(self) -> tuple[str, str, ValType, str]:
-        """Two integer operands, their type, and the location to inherit from a fresh one."""
+    def shift(self, opcode: int) -> None:
         second = self.pop()
         t = self.types[-1]
         first = self.pop()
-        position = max(self.fresh.get(first, 0), self.fresh.get(second, 0))
-        return first, second, t, self.location(position) if position else ""
-
-    def shift(self, opcode: int) -> None:
-        first, second, t, suffix = self.pop_two()
         ir = IR_TYPES[t]
         instruction = _SHIFTS[opcode]
         mask = 31 if t == I32 else 63
         if instruction.startswith("@"):  # the funnel shifts take the count modulo the width themselves
-            value = self.emit(f"call {ir} {instruction}{ir}({ir} {first}, {ir} {first}, {ir} {second}){suffix}")
+            text = f"call {ir} {instruction}{ir}({ir} {first}, {ir} {first}, {ir} {second})"
         else:
             if second[0] == "%":
-                second = self.emit(f"and {ir} {second}, {mask}")
+                second = self.derive(f"and {ir} {second}, {mask}", second)
             else:
                 second = str(int(second) & mask)
-            value = self.emit(f"{instruction} {ir} {first}, {second}{suffix}")
-        self.push(value, t)
+            text = f"{instruction} {ir} {first}, {second}"
+        self.push(self.derive(text, first, second), t)
 
     def divide(self, opcode: int) -> None:
-        first, second, t, suffix = self.pop_two()
+        second = self.pop()
+        t = self.types[-1]
+        first = self.pop()
         ir = IR_TYPES[t]
         instruction = _DIVISIONS[opcode]
         # LLVM's division is undefined for a zero divisor and where the quotient overflows (4.3.2, idiv_s). A
         # literal divisor needs no check for what it is not.
         literal = int(second) if second[0] != "%" else None
         if literal is None or literal == 0:
-            self.trap_if(self.emit(f"icmp eq {ir} {second}, 0"), TrapKind.INTEGER_DIVISION_BY_ZERO)
+            self.trap_if(self.derive(f"icmp eq {ir} {second}, 0", second), TrapKind.INTEGER_DIVISION_BY_ZERO)
             if literal == 0:  # the block that follows is never reached; keep its IR defined
                 second = "1"
         if literal is None or literal == -1:
             if instruction == "sdiv":
                 minimum = -(1 << 31) if t == I32 else -(1 << 63)
-                is_minimum = self.emit(f"icmp eq {ir} {first}, {minimum}")
-                is_minus_one = self.emit(f"icmp eq {ir} {second}, -1")
-                both = self.emit(f"and i1 {is_minimum}, {is_minus_one}")
+                is_minimum = self.derive(f"icmp eq {ir} {first}, {minimum}", first)
+                is_minus_one = self.derive(f"icmp eq {ir} {second}, -1", second)
+                both = self.derive(f"and i1 {is_minimum}, {is_minus_one}", is_minimum, is_minus_one)
                 self.trap_if(both, TrapKind.INTEGER_OVERFLOW)
             elif instruction == "srem":  # x rem -1 is 0 for every x, also where LLVM's is undefined
-                is_minus_one = self.emit(f"icmp eq {ir} {second}, -1")
-                second = self.emit(f"select i1 {is_minus_one}, {ir} 1, {ir} {second}")
-        self.push(self.emit(f"{instruction} {ir} {first}, {second}{suffix}"), t)
+                is_minus_one = self.derive(f"icmp eq {ir} {second}, -1", second)
+                second = self.derive(f"select i1 {is_minus_one}, {ir} 1, {ir} {second}", is_minus_one, second)
+        self.push(self.derive(f"{instruction} {ir} {first}, {second}", first, second), t)
 
     def sign_extend(self, opcode: int) -> None:
         t, narrow = _SIGN_EXTENSIONS[opcode]
         operand = self.pop()
-        position = self.fresh.get(operand, 0)
-        suffix = self.location(position) if position else ""
         ir = IR_TYPES[t]
-        truncated = self.emit(f"trunc {ir} {operand} to {narrow}{suffix}")
-        value = self.emit(f"sext {narrow} {truncated} to {ir}{suffix}")
-        if position:
-            self.fresh[value] = position
-        self.push(value, t)
+        truncated = self.derive(f"trunc {ir} {operand} to {narrow}", operand)
+        self.push(self.derive(f"sext {narrow} {truncated} to {ir}", truncated), t)
 
     def minimum_or_maximum(self, opcode: int) -> None:
         t, intrinsic = _MINIMA[opcode]
         second = self.pop_opaque()
         first = self.pop_opaque()
         ir = IR_TYPES[t]
-        position = max(self.fresh.get(first, 0), self.fresh.get(second, 0))
-        suffix = self.location(position) if position else ""
         # `minimum(x, x)` folds to x, and the x86 sequence hands a NaN operand through as it is. Adding -0.0 changes
         # no number and quietens a signalling NaN.
-        raw = self.emit(f"call {ir} @llvm.{intrinsic}.{_FLOAT_NAMES[t]}({ir} {first}, {ir} {second}){suffix}")
+        text = f"call {ir} @llvm.{intrinsic}.{_FLOAT_NAMES[t]}({ir} {first}, {ir} {second})"
+        raw = self.derive(text, first, second)
         zero = self.fence("-0.0", t)
         self.push(self.emit(f"fadd {ir} {raw}, {zero}"), t)
 
@@ -588,22 +580,20 @@ class _Translator:
         row = TRUNCATIONS[opcode]
         operand = self.pop_opaque()
         ir = IR_TYPES[row.operand]
-        position = self.fresh.get(operand, 0)
-        suffix = self.location(position) if position else ""
-        above = self.emit(f"fcmp ogt {ir} {operand}, {_hexadecimal(row.low)}{suffix}")
-        below = self.emit(f"fcmp olt {ir} {operand}, {_hexadecimal(row.high)}")
-        legal = self.emit(f"and i1 {above}, {below}")
+        above = self.derive(f"fcmp ogt {ir} {operand}, {_hexadecimal(row.low)}", operand)
+        below = self.derive(f"fcmp olt {ir} {operand}, {_hexadecimal(row.high)}", operand)
+        legal = self.derive(f"and i1 {above}, {below}", above, below)
         proceed = self.new_label()
         illegal = self.new_label()
-        self.do(f"br i1 {legal}, label %{proceed}, label %{illegal}")
+        self.do(f"br i1 {legal}, label %{proceed}, label %{illegal}{self.inherited(legal)}")
         self.begin_block(illegal)
         unordered = self.emit(f"fcmp uno {ir} {operand}, 0.0")
         not_a_number = self.trap_site(TrapKind.BAD_CONVERSION_TO_INTEGER)
         out_of_range = self.trap_site(TrapKind.INTEGER_OVERFLOW)
         self.do(f"br i1 {unordered}, label %{not_a_number}, label %{out_of_range}")
         self.begin_block(proceed)
-        value = self.emit(f"{row.instruction} {ir} {operand} to {IR_TYPES[row.result]}{suffix}")
-        self.push(value, row.result)
+        text = f"{row.instruction} {ir} {operand} to {IR_TYPES[row.result]}"
+        self.push(self.derive(text, operand), row.result)
 
     # --- Memory ---------------------------------------------------------------------------------------------
 
@@ -624,14 +614,15 @@ class _Translator:
         if not self.guarded or offset + size > self.guard:
             length = self.load_field("i64", f"%d{memory}", VMMemoryDefinition.CURRENT_LENGTH)
             wide = self.widen(index)
-            last = self.emit(f"add i64 {wide}, {offset + size}")
-            self.trap_if(self.emit(f"icmp ugt i64 {last}, {length}"), TrapKind.MEMORY_OUT_OF_BOUNDS)
+            last = self.derive(f"add i64 {wide}, {offset + size}", wide)
+            self.trap_if(self.derive(f"icmp ugt i64 {last}, {length}", last), TrapKind.MEMORY_OUT_OF_BOUNDS)
         if index[0] != "%":
             return self.field(f"%m{memory}", (int(index) & 0xFFFF_FFFF) + offset)
         key = (memory, index)
         base = self.addresses.get(key)
         if base is None:
-            base = self.emit(f"getelementptr i8, ptr %m{memory}, i64 {self.widen(index)}")
+            wide = self.widen(index)
+            base = self.derive(f"getelementptr i8, ptr %m{memory}, i64 {wide}", wide)
             self.addresses[key] = base
         return self.field(base, offset) if offset else base
 
@@ -653,7 +644,7 @@ class _Translator:
         address = self.address(memory, self.pop(), offset, size)
         location = self.here(1 + TrapKind.MEMORY_OUT_OF_BOUNDS)
         if extension:
-            value = self.emit(f"trunc {IR_TYPES[t]} {value} to {memory_type}")
+            value = self.derive(f"trunc {IR_TYPES[t]} {value} to {memory_type}", value)
         self.do(f"store volatile {memory_type} {value}, ptr {address}, align 1{location}")
 
     def memory_length(self, memory: int) -> str:
@@ -673,8 +664,8 @@ class _Translator:
 
     def check_range(self, start: str, count: str, length: str, kind: TrapKind) -> None:
         """Traps unless `start + count <= length`; both are widened i32s, so the sum cannot wrap."""
-        end = self.emit(f"add i64 {start}, {count}")
-        self.trap_if(self.emit(f"icmp ugt i64 {end}, {length}"), kind)
+        end = self.derive(f"add i64 {start}, {count}", start, count)
+        self.trap_if(self.derive(f"icmp ugt i64 {end}, {length}", end), kind)
 
     def memory_copy(self, _: int) -> None:
         target_memory = self.unsigned()
@@ -757,7 +748,7 @@ class _Translator:
         """The address of a table element, after the bounds check."""
         wide = self.widen(index)
         length = self.load_field("i64", definition, VMTableDefinition.CURRENT_ELEMENTS)
-        self.trap_if(self.emit(f"icmp uge i64 {wide}, {length}"), TrapKind.TABLE_OUT_OF_BOUNDS)
+        self.trap_if(self.derive(f"icmp uge i64 {wide}, {length}", wide), TrapKind.TABLE_OUT_OF_BOUNDS)
         base = self.load_field("ptr", definition, VMTableDefinition.BASE)
         scaled = self.emit(f"shl i64 {wide}, 3")
         return self.emit(f"getelementptr i8, ptr {base}, i64 {scaled}")
@@ -925,7 +916,7 @@ class _Translator:
         frame.else_label = self.new_label()
         frame.else_values = list(values)
         then = self.new_label()
-        self.do(f"br i1 {condition}, label %{then}, label %{frame.else_label}")
+        self.do(f"br i1 {condition}, label %{then}, label %{frame.else_label}{self.inherited(condition)}")
         self.begin_block(then)
         self.frames.append(frame)
 
@@ -1054,7 +1045,7 @@ class _Translator:
         condition = self.pop_condition()
         target = self.branch(depth)
         proceed = self.new_label()
-        self.do(f"br i1 {condition}, label %{target}, label %{proceed}")
+        self.do(f"br i1 {condition}, label %{target}, label %{proceed}{self.inherited(condition)}")
         self.begin_block(proceed)
 
     def br_table(self, _: int) -> None:
@@ -1078,7 +1069,7 @@ class _Translator:
         cases = "".join(
             f"\n    i32 {k}, label %{labels[depth]}" for k, depth in enumerate(depths[:-1]) if depth != default
         )
-        self.do(f"switch i32 {index}, label %{labels[default]} [{cases} ]")
+        self.do(f"switch i32 {index}, label %{labels[default]} [{cases} ]{self.inherited(index)}")
         for hop, target in hops:
             self.out.append(f"{hop}:\n  br label %{target}")
         self.skipped = 0

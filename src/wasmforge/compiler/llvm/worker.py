@@ -96,20 +96,34 @@ def compile_chunk(context: ModuleContext, request: dict[str, Any]) -> dict[str, 
 def _table_rows(
     functions: list[tuple[str, int, int]], offsets: array[int], lines: array[int], columns: array[int]
 ) -> tuple[array[int], array[int], array[int]]:
-    """Line rows to table rows: line 0 means no position; and a row never reaches beyond the end of its function."""
+    """Line rows to table rows, which never reach beyond the end of their function.
+
+    Machine instructions without a location have line 0. The only ones among them that touch guest memory are loads
+    that LLVM took out of an instruction again into which it had folded them: it forgets the load's location, but the
+    instruction that follows has it. So such rows take the next row's entry if that may trap, else the one before.
+    """
     kept_offsets, positions, codes = array("I"), array("I"), array("B")
     ends = [start + size for _, start, size in functions]
     k = 0
+    position = NO_POSITION
     for row, offset in enumerate(offsets):
         while k < len(ends) and ends[k] <= offset:
+            position = NO_POSITION
             if ends[k] < offset:
                 kept_offsets.append(ends[k])
-                positions.append(NO_POSITION)
+                positions.append(position)
                 codes.append(0)
             k += 1
+        code = 0
+        if lines[row]:
+            position = lines[row] - 1
+            code = columns[row]
+        elif row + 1 < len(offsets) and columns[row + 1] and lines[row + 1] and offsets[row + 1] < ends[k]:
+            position = lines[row + 1] - 1
+            code = columns[row + 1]
         kept_offsets.append(offset)
-        positions.append(lines[row] - 1 if lines[row] else NO_POSITION)
-        codes.append(columns[row] if lines[row] else 0)
+        positions.append(position)
+        codes.append(code)
     return kept_offsets, positions, codes
 
 
