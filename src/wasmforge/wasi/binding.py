@@ -5,8 +5,8 @@ context and the caller's memory.
 from __future__ import annotations
 
 from wasmforge.linker import _HostFunction
-from wasmforge.runtime.store import instance_of, require
-from wasmforge.store import StoreData, context, store_data
+from wasmforge.runtime.store import instance_of
+from wasmforge.store import context, store_data
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import ExternKind
 from wasmforge.types import FuncType
@@ -15,8 +15,8 @@ from wasmforge.wasi.preview1 import host_function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from wasmforge.runtime import LinearMemory, VMFunction, VMStore
-    from wasmforge.store import Storelike
+    from wasmforge.runtime import LinearMemory, VMFunction
+    from wasmforge.store import StoreData, Storelike
     from wasmforge.wasi.context import WasiContext
     from wasmforge.wasi.preview1 import Function, Locate
 
@@ -34,11 +34,12 @@ class Definition(_HostFunction):
 
     def in_store(self, store: Storelike) -> VMFunction:
         vm = context(store)
-        functions = store_data(store).linked_functions
+        data = store_data(store)
+        functions = data.linked_functions
         address = functions.get(self.row)
         if address is not None:
             return vm.function_at(address)
-        implementation = host_function(self.row, _locator(vm))
+        implementation = host_function(self.row, _locator(data))
         function = vm.new_function(self.row.type, implementation, name=self.row.name, caller_vmctx=True)
         functions[self.row] = function.address
         return function
@@ -60,8 +61,8 @@ class _InstanceMemory(GuestMemory):
         self.length = len(self.view)
 
 
-def _locator(vm: VMStore) -> Locate:
-    weak = vm.weak  # the store holds its functions: a reference back would be a cycle
+def _locator(data: StoreData) -> Locate:
+    """How functions of one store find its context, and the memory of the instance that calls."""
     # Keyed by address: a vmctx lives as long as its store, and this dictionary no longer, so that no other instance can
     # ever have the same one. (A stale entry would give one guest the memory of another.)
     memories: dict[int, _InstanceMemory] = {}
@@ -72,8 +73,6 @@ def _locator(vm: VMStore) -> Locate:
             memory = memories[vmctx] = _memory_of(vmctx)
         elif memory.pages != memory.linear.pages:
             memory.refresh()
-        data = require(weak).embedder_data
-        assert isinstance(data, StoreData)
         wasi = data.wasi
         if wasi is None:
             raise WasmtimeError("the guest uses WASI, but its store has none: call store.set_wasi(WasiConfig()) first")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 
+from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.wasi.abi import CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME
 from wasmforge.wasi.errno import BADF, WasiError
 
@@ -35,13 +36,15 @@ class Clocks:
             return time.monotonic_ns() - self._start
         if clock == CLOCK_REALTIME:
             return self._realtime()
-        raise WasiError(BADF)
+        raise _unknown(clock)
 
     def resolution(self, clock: int) -> int:
         """The resolution of a clock, in nanoseconds."""
         if clock > CLOCK_MONOTONIC:
-            raise WasiError(BADF)
+            raise _unknown(clock)
         return 1
 
 
-LAST_CLOCK = CLOCK_THREAD_CPUTIME
+def _unknown(clock: int) -> Exception:
+    """For a clock that exists and that nobody has, or for a number that is no clock, which traps."""
+    return WasiError(BADF) if clock <= CLOCK_THREAD_CPUTIME else WasmtimeError("Invalid enum value Clockid")
