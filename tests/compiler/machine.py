@@ -188,7 +188,7 @@ class Machine:
         builtins = self.allocate(8 * len(BUILTINS))
         self.poke(vm + VMContextOffsets.BUILTINS, builtins)
         self.poke(builtins + 8 * BUILTIN_INDEX["trap"], self.symbols["trap"])
-        # A C function with at most six integer arguments is a builtin as it is: vmctx travels in a callee-saved register.
+        # A C function of up to six integers is a builtin as it is: vmctx travels in a callee-saved register.
         for name, function in (("memory_move", LIBC.memmove), ("memory_set", LIBC.memset)):
             self.poke(builtins + 8 * BUILTIN_INDEX[name], ctypes.cast(function, ctypes.c_void_p).value or 0)
         types = self.allocate(4 * len(info.types) + 4)
@@ -249,9 +249,9 @@ class Machine:
             if e.mode == SegmentMode.ACTIVE and not e.uses_expressions and e.table_offset is not None:
                 start = constant_i32(Expression(e.table_offset)) or 0
                 base = self.peek(definitions[e.table] + VMTableDefinition.BASE)
-                for k, x in enumerate(e.items):
-                    assert isinstance(x, int)
-                    self.poke(base + 8 * (start + k), self.func_ref(x))
+                for k, item in enumerate(e.items):
+                    assert isinstance(item, int)
+                    self.poke(base + 8 * (start + k), self.func_ref(item))
 
     def func_ref(self, x: int) -> int:
         return self.vmctx.address + self.offsets.func_ref(self.info.func_refs.index(x))

@@ -104,8 +104,8 @@ class Generator:
 
     def module(self, functions: int) -> str:
         lines = ["(module (memory 1)"]
-        for k in range(functions):
-            lines.append(f'(func (export "f{k}") (param i32 i32 i32 i32) (result i32) {self.block(3)} {self.i32(3)})')
+        signature = "(param i32 i32 i32 i32) (result i32)"
+        lines += [f'(func (export "f{k}") {signature} {self.block(3)} {self.i32(3)})' for k in range(functions)]
         return "\n".join(lines) + ")"
 
 
