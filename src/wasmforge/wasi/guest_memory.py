@@ -23,8 +23,8 @@ MAX_IOVECS: Final = 1024
 """Buffers of one read or write that are looked at (Linux's IOV_MAX). A longer list gives a short count, which POSIX
 allows, so that a guest cannot make the host build millions of objects in one call."""
 
-MAX_PATH_LENGTH: Final = 4096
-"""Bytes of a path (Linux's PATH_MAX); longer ones are refused before they are copied."""
+MAX_PATH_LENGTH: Final = 4095
+"""Bytes of a path (Linux's PATH_MAX without the NUL); longer ones are refused before they are copied."""
 
 
 class GuestPointerError(WasmtimeError):
