@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from wasmforge.runtime.code import EngineCode, ModuleWithCode, StoreCode, StoreCodePC
     from wasmforge.runtime.code_memory import CodeMemory
     from wasmforge.runtime.compiled_module import CompiledModule, FrameInfo
+    from wasmforge.runtime.native import Gates
 
 __all__ = ["ModuleRegistry", "lookup_code", "register_code", "unregister_code"]
 
 _lock = _thread.RLock()  # a collection inside the lock may run an unregister_code of the same thread
 _starts: list[int] = []
 _ranges: dict[int, tuple[int, CodeMemory]] = {}
+_gates: Gates | None = None  # looked up once: at the end of the interpreter, when modules go, nothing can be imported
 
 
 def register_code(start: int, length: int, code: CodeMemory) -> None:
@@ -30,15 +32,18 @@ def register_code(start: int, length: int, code: CodeMemory) -> None:
     From now on the signal handler takes a fault in the range for wasm's. Raises ValueError on overlap: two owners
     of one address would mean that a mapping was freed too early.
     """
-    from wasmforge.runtime.native import gates
-
+    global _gates
     if not length:
         return
+    if _gates is None:
+        from wasmforge.runtime.native import gates
+
+        _gates = gates()
     with _lock:
         at = bisect_right(_starts, start)
         if (at and _ranges[_starts[at - 1]][0] > start) or (at < len(_starts) and _starts[at] < start + length):
             raise ValueError(f"code at {start:#x} overlaps registered code")
-        gates().register_code(start, start + length)
+        _gates.register_code(start, start + length)
         _ranges[start] = (start + length, code)
         insort(_starts, start)  # looked up again: a collection meanwhile may have removed others
 
@@ -46,12 +51,11 @@ def register_code(start: int, length: int, code: CodeMemory) -> None:
 def unregister_code(start: int) -> None:
     """Forgets the range that was registered at `start`. Nothing happens for text of length 0, which is never
     registered."""
-    from wasmforge.runtime.native import gates
-
     with _lock:
         if _ranges.pop(start, None) is not None:
+            assert _gates is not None
             _starts.remove(start)
-            gates().unregister_code(start)
+            _gates.unregister_code(start)
 
 
 def lookup_code(pc: int) -> tuple[CodeMemory, int] | None:
