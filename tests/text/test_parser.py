@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,12 @@ def test_wat2wasm_takes_text_and_bytes(source: str | bytes | bytearray) -> None:
 
 def test_wat2wasm_leaves_a_binary_alone() -> None:
     assert wat2wasm(b"\0asm\1\0\0\0") == b"\0asm\1\0\0\0"
+
+
+@pytest.mark.parametrize("source", [None, 5, ["(module)"]])
+def test_anything_else_is_a_type_error(source: Any) -> None:
+    with pytest.raises(TypeError, match="expected the text of a module as str or bytes, got"):
+        wat2wasm(source)
 
 
 def test_a_binary_in_strings() -> None:

@@ -107,6 +107,8 @@ class Source:
 
     def __init__(self, source: str | bytes | bytearray, filename: str | None = None) -> None:
         """Splits `source` into tokens; bytes must be UTF-8. Raises `ParseError` for what is no token."""
+        if not isinstance(source, (str, bytes, bytearray)):
+            raise TypeError(f"expected the text of a module as str or bytes, got {type(source).__name__}")
         self.filename = "<text>" if filename is None else filename
         self._newlines: list[int] | None = None
         self._starts: list[int] | None = None

@@ -17,7 +17,12 @@ _BINARY_MAGIC: Final = b"\0asm"
 def wat2wasm(wat: str | bytes | bytearray) -> bytearray:
     """Translates a module from the text format to the binary format.
 
-    `wat` is the text, bytes in UTF-8; bytes that are a binary already come back unchanged. Raises `ParseError`.
+    Parameters:
+        wat: the text, bytes in UTF-8. Bytes that are a binary already come back unchanged.
+
+    Raises:
+        ParseError: it is not a module; the message says at which line and column, and shows the line.
+        TypeError: it is neither str nor bytes.
     """
     if isinstance(wat, (bytes, bytearray)) and wat[:4] == _BINARY_MAGIC:
         return bytearray(wat)
