@@ -1,0 +1,17 @@
+"""The runtime's tests see its own trap class, whatever the embedder's objects have set in the same process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from wasmforge.runtime.vm import traps
+
+
+@pytest.fixture(autouse=True)
+def own_trap_class() -> Iterator[None]:
+    before = traps._trap_class
+    traps.set_trap_class(traps.RuntimeTrap)
+    yield
+    traps.set_trap_class(before)
