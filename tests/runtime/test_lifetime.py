@@ -57,12 +57,33 @@ class Guest:
         return self.instance.export(name).make_callable()  # type: ignore[union-attr]
 
 
+def use_badly(guest: Guest) -> None:
+    """A trap, a fault, an exception of a host function, and a link that fails."""
+
+    def fail(_: int) -> int:
+        raise ValueError
+
+    host = guest.store.new_function(FuncType((I32,), (I32,)), fail)
+    failing: Any = guest.store.instantiate(guest.module, [host]).export("f")
+    with pytest.raises(WasmtimeError, match="unreachable"):
+        guest.function("trap")()
+    with pytest.raises(WasmtimeError, match="out of bounds"):
+        guest.function("load")(-1)
+    with pytest.raises(ValueError):
+        failing.make_callable()(1)
+    with pytest.raises(WasmtimeError, match="expected 1 imports"):
+        guest.store.instantiate(guest.module, [])
+
+
 def test_dropping_the_last_handle_frees_everything_at_once() -> None:
+    """Also after traps and exceptions: none of our frames may hold them in a cycle."""
+
     gc.disable()
     try:
         guest = Guest()
         memory: Any = guest.instance.export("m")
         assert guest.function("f")(1) == 2
+        use_badly(guest)
         addresses = [memory.base, guest.instance.vmctx, guest.store.context.address]
         text = guest.module.engine_code.text_range().start.raw()
         store = weakref.ref(guest.store)

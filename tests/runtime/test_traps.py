@@ -267,7 +267,7 @@ def test_trap_in_python_code_called_by_wasm_gets_the_frames(guest: Guest) -> Non
 
 
 @pytest.fixture
-def own_trap_class() -> Iterator[type[Exception]]:
+def another_trap_class() -> Iterator[type[Exception]]:
     class Trap(Exception):
         def __init__(self, message: str, kind: TrapKind, backtrace: traps.Backtrace) -> None:
             super().__init__(message)
@@ -279,11 +279,11 @@ def own_trap_class() -> Iterator[type[Exception]]:
     traps.set_trap_class(before)
 
 
-def test_the_embedders_class(guest: Guest, own_trap_class: type[Any]) -> None:
-    with pytest.raises(own_trap_class, match="unreachable") as caught:
+def test_the_embedders_class(guest: Guest, another_trap_class: type[Any]) -> None:
+    with pytest.raises(another_trap_class, match="unreachable") as caught:
         guest.exports.outer()
     assert [f.func_name for f in caught.value.backtrace.frames] == ["unreachable", "outer"]
-    with pytest.raises(own_trap_class, match="table access") as caught:
+    with pytest.raises(another_trap_class, match="table access") as caught:
         guest.exports.fill(3)
     assert [f.func_index for f in caught.value.backtrace.frames] == [11]
 

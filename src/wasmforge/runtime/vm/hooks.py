@@ -45,9 +45,14 @@ def _registry(store_id: int) -> ModuleRegistry | None:
 
 def _on_trap(store_id: int, kind: int, fault_address: int, pcs: tuple[int, ...], omitted: int) -> NoReturn:
     detail = _memory_fault(store_id, fault_address) if kind == TrapKind.MEMORY_OUT_OF_BOUNDS else ""
-    exception = make_trap(TrapKind(kind), Backtrace(_registry(store_id), pcs, omitted), detail)
-    exception._wasmforge_stores = {store_id}  # type: ignore[attr-defined]  # outer gates have nothing to add
-    raise exception
+    # No local variable may hold the exception: its traceback has this frame, and the store would be in the cycle.
+    raise _without_note(store_id, make_trap(TrapKind(kind), Backtrace(_registry(store_id), pcs, omitted), detail))
+
+
+def _without_note(store_id: int, exception: BaseException) -> BaseException:
+    """Marks that outer gates of a store have nothing to add."""
+    exception._wasmforge_stores = {store_id}  # type: ignore[attr-defined]
+    return exception
 
 
 def _memory_fault(store_id: int, fault_address: int) -> str:
