@@ -310,7 +310,8 @@ class VMStore:
         return self.externrefs.value(word & 0xFFFFFFFF)
 
     def unbox(self, value_type: int, value: object) -> int:
-        """The word of a reference. Raises TypeError if the value is not of the type or belongs to another store."""
+        """The word of a reference. Raises TypeError if the value is not of the type, WasmtimeError if it is of another
+        store."""
         if value is None:
             return 0
         if value_type == EXTERNREF:
@@ -324,7 +325,7 @@ class VMStore:
             raise TypeError(f"expected funcref, got {type(value).__name__}")
         # Threat: the address of a VMFuncRef of another store dangles as soon as that store is gone.
         if function.store is not self:
-            raise TypeError("expected funcref, got a function of another store")
+            raise WasmtimeError("argument type mismatch\n\nCaused by:\n    value used with wrong store\n")
         return function.address
 
     def gc(self) -> None:
