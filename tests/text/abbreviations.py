@@ -152,6 +152,11 @@ ABBREVIATIONS: dict[str, tuple[str, str]] = {
         "(table 2 2 funcref) (elem (table 0) (offset (i32.const 0)) funcref (item (ref.func 0)) (item (ref.null func))) (func)",
     ),
     "inline data": ('(memory (data "ab" "c"))', '(memory 1 1) (data (memory 0) (offset (i32.const 0)) "abc")'),
+    "address type of inline data": ('(memory i32 (data "a"))', '(memory 1 1) (data (i32.const 0) "a")'),
+    "address type of inline elements": (
+        "(table i32 funcref (elem 0)) (func)",
+        "(table 1 1 funcref) (elem (table 0) (offset (i32.const 0)) func 0) (func)",
+    ),
     "inline data of several pages": (
         f'(memory (data "{"x" * 65537}"))',
         f'(memory 2 2) (data (i32.const 0) "{"x" * 65537}")',

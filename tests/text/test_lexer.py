@@ -86,6 +86,7 @@ def test_annotations_are_skipped_unless_they_mean_something(text: str, expected:
         ('$"a\nb"', "empty identifier", 1, 1),
         ('$"\\ef"', "malformed UTF-8", 1, 1),
         ('$"a"b', "unknown operator", 1, 1),
+        ('$"\\q"', "malformed string escape", 1, 1),
         ('$a"b"', "unknown operator", 1, 1),
         ('"abc', "unclosed string", 1, 1),
         ('a "b\n"', "unclosed string", 1, 3),

@@ -89,7 +89,7 @@ def test_identifiers_become_names() -> None:
 def test_annotations_give_names_that_identifiers_cannot() -> None:
     module = parse(
         '(module (@name "m m") (func $f (@name "same")) (func (@name "same") (param $x (@name "") i32) (local (@name "l") i64)'
-        ' (block $b (@name "B"))) (global $g (@name "G") i32 (i32.const 0)))'
+        ' (block $b (@name "B"))) (global $g (@name "G") i32 (i32.const 0)) (type $t (@name "T") (func)))'
     )
     assert module.names is not None
     assert module.names.module == "m m"
@@ -97,6 +97,7 @@ def test_annotations_give_names_that_identifiers_cannot() -> None:
     assert module.names.locals == {1: {0: "", 1: "l"}}
     assert module.names.labels == {1: {0: "B"}}
     assert module.names.globals == {0: "G"}
+    assert module.names.types == {0: "T"}
 
 
 def test_no_names_no_section() -> None:

@@ -144,6 +144,25 @@ def test_what_depends_on_a_module_that_waits_for_a_proposal_waits_too() -> None:
     assert "waits for vector types (SIMD)" in str(result)
 
 
+def test_commands_of_proposals_wait_for_them() -> None:
+    result = run_script(
+        """(module (func (export "f")))
+        (thread $T (invoke "f"))
+        (wait $T)
+        (assert_exception (invoke "f"))
+        (assert_suspension (invoke "f") "x")
+        (module (memory 1) (memory 1))""",
+        "proposals.wast",
+    )
+    assert [f.feature for f in result.failures] == [
+        "atomic instructions (threads)",
+        "atomic instructions (threads)",
+        "exception-handling instructions",
+        "stack-switching instructions",
+        "multiple memories (multi-memory)",
+    ]
+
+
 def test_an_unsupported_module_is_neither_malformed_nor_invalid() -> None:
     result = run_script('(assert_invalid (module (func (local v128) (local.get 1))) "unknown local")', "v.wast")
     assert [f.feature for f in result.failures] == ["vector types (SIMD)"]
