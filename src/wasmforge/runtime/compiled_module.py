@@ -4,18 +4,16 @@ joins the engine code with the module record, and answers which function an offs
 
 from __future__ import annotations
 
-from array import array
 from itertools import count
 
 from wasmforge.compiler.compatibility import check_engine
-from wasmforge.compiler.environ import VMContextOffsets
+from wasmforge.compiler.environ import VMContextOffsets, VMFuncRef
 from wasmforge.compiler.image import INFO_SECTION
 from wasmforge.compiler.info import CompiledModuleInfo
-from wasmforge.compiler.tables import address_map, function_names, trap_table
 from wasmforge.runtime.code import EngineCode, Types
 from wasmforge.runtime.code_memory import CodeMemory
 from wasmforge.runtime.type_registry import TypeCollection
-from wasmforge.runtime.vm.cow import ModuleMemoryImages
+from wasmforge.runtime.vm.records import FUNC_REF
 from wasmforge.syntax.types import ExternKind
 
 TYPE_CHECKING = False
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime.code import ModuleWithCode
     from wasmforge.runtime.engine_state import EngineState
+    from wasmforge.runtime.vm.cow import ModuleMemoryImages
     from wasmforge.syntax.types import FuncType
 
 __all__ = ["CompiledModule", "FrameInfo"]
@@ -67,6 +66,9 @@ class FrameInfo:
 class CompiledModule:
     """A module of an engine. Immutable after loading, and safe to use from several threads.
 
+    Modules that only backtraces, memory images and constant expressions need are imported when they are needed: each
+    costs a fresh process 0.2 ms of the ten that it may take to its first call.
+
     `info` is the module record, `offsets` the layout of its vmctx, `function_types` the module type index of every
     function of the index space.
     """
@@ -98,7 +100,11 @@ class CompiledModule:
         self.info = info
         self.unique_id = next(_unique_ids)
         self.engine_code = EngineCode(code, TypeCollection(engine.types, info.types), Types(tuple(info.types)))
-        self.memory_images = ModuleMemoryImages(code, info.memory_images)
+        self.memory_images: ModuleMemoryImages | None = None
+        if info.memory_images:
+            from wasmforge.runtime.vm.cow import ModuleMemoryImages
+
+            self.memory_images = ModuleMemoryImages(code, info.memory_images)
         self.function_types = info.all_functions()
         kinds = [i.kind for i in info.imports]
         self.num_imported_functions = kinds.count(ExternKind.FUNC)
@@ -116,7 +122,7 @@ class CompiledModule:
         )
         self._exports: dict[str, tuple[int, int]] | None = None
         self._func_ref_positions: dict[int, int] | None = None
-        self._func_ref_template: array[int] | None = None
+        self._func_ref_template: bytes | None = None
         self._trampolines: dict[int, int] | None = None
 
     @classmethod
@@ -154,27 +160,27 @@ class CompiledModule:
             self._func_ref_positions = {x: k for k, x in enumerate(self.info.func_refs)}
         return index in self._func_ref_positions
 
-    def func_ref_template(self, code: ModuleWithCode) -> array[int]:
-        """The VMFuncRefs of a vmctx, four words each, without the vmctx (and all 0 for imported functions)."""
+    def func_ref_template(self, code: ModuleWithCode) -> bytes:
+        """The VMFuncRefs of a vmctx, without the vmctx (and all 0 for imported functions)."""
         shared = not code.store_code().is_private
         if shared and self._func_ref_template is not None:
             return self._func_ref_template
         info = self.info
         shared_type = self.engine_code.signatures().shared_type
         text = code.store_code().text_range().start.raw()
-        words = array("Q", bytes(32 * len(info.func_refs)))
+        out = bytearray(VMFuncRef.SIZE * len(info.func_refs))
         at = 0
         for x in info.func_refs:
             defined = x - self.num_imported_functions
             if defined >= 0:
                 t = info.functions[defined]
-                words[at] = text + info.array_to_wasm[t].start
-                words[at + 1] = text + info.function_range(defined).start
-                words[at + 3] = shared_type(t)
-            at += 4
+                array_call = text + info.array_to_wasm[t].start
+                FUNC_REF.pack_into(out, at, array_call, text + info.function_range(defined).start, 0, shared_type(t))
+            at += VMFuncRef.SIZE
+        template = bytes(out)
         if shared:
-            self._func_ref_template = words
-        return words
+            self._func_ref_template = template
+        return template
 
     def exports(self) -> dict[str, tuple[int, int]]:
         """Kind (ExternKind) and index of each export by name."""
@@ -193,6 +199,8 @@ class CompiledModule:
 
     def func_name(self, index: int) -> str | None:
         """The name of a function of the index space, None without a name section."""
+        from wasmforge.compiler.tables import function_names
+
         data = self.engine_code.func_name_data()
         return function_names.lookup(data, index) if data else None
 
@@ -202,6 +210,8 @@ class CompiledModule:
 
     def lookup_trap_code(self, text_offset: int) -> TrapKind | None:
         """What a fault of the instruction at an offset into the text means; None where none can happen."""
+        from wasmforge.compiler.tables import trap_table
+
         data = self.engine_code.trap_data()
         return trap_table.lookup(data, text_offset) if data else None
 
@@ -210,6 +220,8 @@ class CompiledModule:
 
         For a return address pass the address minus one.
         """
+        from wasmforge.compiler.tables import address_map
+
         defined = self.info.function_at(text_offset)
         if defined is None:
             return None

@@ -14,7 +14,6 @@ from itertools import count
 from wasmforge.runtime.mapping import when_collected
 from wasmforge.runtime.module_registry import ModuleRegistry
 from wasmforge.runtime.type_registry import TypeCollection
-from wasmforge.runtime.vm.externref import ExternRefTable
 from wasmforge.runtime.vm.func import VMFunction, VMHostFunction, make_descriptor
 from wasmforge.runtime.vm.globals import VMGlobal
 from wasmforge.runtime.vm.instance import InstanceRecord, VMInstance, instantiate
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from wasmforge.runtime.engine_state import EngineState
     from wasmforge.runtime.link import Extern
     from wasmforge.runtime.mapping import Mmap
+    from wasmforge.runtime.vm.externref import ExternRefTable
     from wasmforge.syntax.types import FuncType, GlobalType, MemoryType, TableType
 
 __all__ = ["VMStore", "require", "store_of_id"]
@@ -81,6 +81,7 @@ class VMStore:
         "_c_strings",
         "_closed",
         "_descriptors",
+        "_externrefs",
         "_functions",
         "_kept",
         "_reservations",
@@ -90,7 +91,6 @@ class VMStore:
         "context",
         "embedder_data",
         "engine",
-        "externrefs",
         "globals",
         "host_functions",
         "id",
@@ -128,11 +128,8 @@ class VMStore:
         self._types: dict[FuncType, TypeCollection] = {}
         self._unpatched: dict[int, list[int]] = {}
         self.context = StoreContext(self.arena, engine.stacks, engine.max_wasm_stack, self.id)
-        weak = self.weak
-        self.externrefs = ExternRefTable(
-            lambda: require(weak)._externref_roots(), lambda: require(weak).context.is_active()
-        )
-        _stores[self.id] = weak
+        self._externrefs: ExternRefTable | None = None
+        _stores[self.id] = self.weak
         self._closed = False
 
     def __del__(self) -> None:
@@ -299,6 +296,18 @@ class VMStore:
         _instances[record.vmctx] = record
 
     # --- References ---------------------------------------------------------------------------------------------
+
+    @property
+    def externrefs(self) -> ExternRefTable:
+        """The handles of the Python objects that wasm refers to."""
+        if self._externrefs is None:
+            from wasmforge.runtime.vm.externref import ExternRefTable
+
+            weak = self.weak
+            self._externrefs = ExternRefTable(
+                lambda: require(weak)._externref_roots(), lambda: require(weak).context.is_active()
+            )
+        return self._externrefs
 
     def box(self, value_type: int, word: int) -> object:
         """The Python object of a reference in a table, a global or a slot."""

@@ -6,7 +6,7 @@ and host functions register types; vmctx records, import checks and `VMFuncRef`s
 from __future__ import annotations
 
 import _thread
-from array import array
+from struct import pack
 
 from wasmforge.runtime.libc import address_of
 from wasmforge.runtime.mapping import when_collected
@@ -109,7 +109,7 @@ class TypeCollection:
         self._registry = registry
         self._indices: list[VMSharedTypeIndex] = []
         self._indices = registry.register(types)
-        self._ids = array("I", self._indices or (0,))
+        self._ids = pack(f"<{len(self._indices)}I", *self._indices)
         self.type_ids_address = address_of(self._ids)
 
     def __del__(self) -> None:

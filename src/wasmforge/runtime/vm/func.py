@@ -15,6 +15,7 @@ from wasmforge.compiler.environ import (
     HostFuncContext,
     VMFuncRef,
 )
+from wasmforge.runtime.vm.records import FUNC_REF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["VMFunction", "VMHostFunction"]
 
-_FUNC_REF: Final = Struct("<QQQI4x")
 _DESCRIPTOR: Final = Struct("<QQQQIIIIQ")
 _HOST_CONTEXT: Final = Struct("<IIQQQIIQ")
-assert _FUNC_REF.size == VMFuncRef.SIZE and _DESCRIPTOR.size == CallDescriptor.TYPES
+assert FUNC_REF.size == VMFuncRef.SIZE and _DESCRIPTOR.size == CallDescriptor.TYPES
 assert _HOST_CONTEXT.size == HostFuncContext.TYPES
 
 
@@ -108,7 +108,7 @@ def make_descriptor(store: VMStore, function: VMFunction, name: str, flags: int)
 def read_func_ref(store: VMStore, address: int) -> tuple[int, int, int, int]:
     """ARRAY_CALL, WASM_CALL, VMCTX and TYPE_INDEX of a VMFuncRef of the store. Raises ValueError for other
     addresses."""
-    fields: tuple[int, int, int, int] = _FUNC_REF.unpack(store.arena.view(address, VMFuncRef.SIZE))
+    fields: tuple[int, int, int, int] = FUNC_REF.unpack(store.arena.view(address, VMFuncRef.SIZE))
     return fields
 
 
@@ -154,5 +154,5 @@ class VMHostFunction:
         store.keep_alive(entry)
         trampoline = store.registry.wasm_to_array_trampoline(type_index) or 0
         self.func_ref = store.arena.allocate_bytes(
-            _FUNC_REF.pack(gates.host_array_call, trampoline, context, type_index)
+            FUNC_REF.pack(gates.host_array_call, trampoline, context, type_index)
         )

@@ -4,10 +4,8 @@ connects them once a process; `EngineState.gates` does that before anything runs
 
 from __future__ import annotations
 
-from wasmforge.compiler.trap import TrapKind
 from wasmforge.runtime.native import gates
 from wasmforge.runtime.store import store_of_id
-from wasmforge.runtime.vm.backtrace import Backtrace
 from wasmforge.runtime.vm.libcalls import BUILTIN_FUNCTIONS
 from wasmforge.runtime.vm.traps import make_trap, pending_backtrace
 from wasmforge.syntax.errors import WasmtimeError
@@ -44,6 +42,9 @@ def _registry(store_id: int) -> ModuleRegistry | None:
 
 
 def _on_trap(store_id: int, kind: int, fault_address: int, pcs: tuple[int, ...], omitted: int) -> NoReturn:
+    from wasmforge.compiler.trap import TrapKind
+    from wasmforge.runtime.vm.backtrace import Backtrace
+
     detail = _memory_fault(store_id, fault_address) if kind == TrapKind.MEMORY_OUT_OF_BOUNDS else ""
     # No local variable may hold the exception: its traceback has this frame, and the store would be in the cycle.
     raise _without_note(store_id, make_trap(TrapKind(kind), Backtrace(_registry(store_id), pcs, omitted), detail))
@@ -88,6 +89,8 @@ def _on_exception(store_id: int, exception: BaseException, pcs: tuple[int, ...],
     # The frames of all activations of a store come with its innermost gate; its outer gates have nothing to add.
     if store_id not in seen:
         seen.add(store_id)
+        from wasmforge.runtime.vm.backtrace import Backtrace
+
         backtrace = Backtrace(registry, pcs, omitted)
         if backtrace.frames:
             exception.add_note(str(backtrace))

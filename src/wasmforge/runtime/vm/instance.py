@@ -5,19 +5,16 @@ record by its address.
 
 from __future__ import annotations
 
-from array import array
-from struct import Struct
+from struct import Struct, pack
 
 from wasmforge.compiler.environ import VMCONTEXT_MAGIC, VMContextOffsets, VMFuncRef
-from wasmforge.compiler.trap import TrapKind
 from wasmforge.runtime.libc import address_of
 from wasmforge.runtime.link import check_imports
-from wasmforge.runtime.vm.const_expr import evaluate
 from wasmforge.runtime.vm.func import VMFunction, read_func_ref
 from wasmforge.runtime.vm.globals import VMGlobal
 from wasmforge.runtime.vm.memory import LinearMemory
 from wasmforge.runtime.vm.table import VMTable
-from wasmforge.runtime.vm.traps import trap
+from wasmforge.runtime.vm.traps import memory_out_of_bounds
 from wasmforge.syntax.module import SegmentMode
 from wasmforge.syntax.types import EXTERNREF, ExternKind
 
@@ -38,7 +35,7 @@ _HEADER: Final = Struct("<I4xQQQQQ")
 _FUNCTION_IMPORT: Final = Struct("<QQQ")
 _MEMORY: Final = Struct("<QQ")
 _DATA_SEGMENT: Final = Struct("<QI4x")
-NO_WORDS: Final = array("Q")
+NO_WORDS: Final = memoryview(b"").cast("Q")
 
 
 class InstanceRecord:
@@ -58,7 +55,7 @@ class InstanceRecord:
         self.memories: list[LinearMemory] = []
         self.tables: list[VMTable] = []
         self.globals: list[VMGlobal] = []
-        self.segments: list[array[int]] = []
+        self.segments: list[memoryview] = []
 
     def func_ref(self, index: int) -> int:
         """The address of the VMFuncRef of an escaping function of the index space, as compiled code computes it."""
@@ -170,12 +167,12 @@ def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern
     _initialize_globals(store, record)
     _evaluate_segments(record)
     _initialize_tables(record)
-    _initialize_memories(store, record)
+    _initialize_memories(record)
     return VMInstance(store, record)
 
 
 def _fill_vmctx(store: VMStore, code: ModuleWithCode, record: InstanceRecord) -> None:
-    """Everything but the values of globals and the passive data segments."""
+    """Everything but the values of globals."""
     module = record.module
     offsets = module.offsets
     out = bytearray(offsets.size)
@@ -203,6 +200,7 @@ def _fill_vmctx(store: VMStore, code: ModuleWithCode, record: InstanceRecord) ->
         at = offsets.imported_global(x)
         out[at : at + 8] = record.globals[x].address.to_bytes(8, "little")
     _fill_func_refs(out, code, record, imported_refs)
+    _fill_data_segments(out, module)
     store.arena.write(record.vmctx, out)
 
 
@@ -213,14 +211,24 @@ def _fill_func_refs(
     if not module.info.func_refs:
         return
     start = module.offsets.func_refs
-    words = array("Q", module.func_ref_template(code))
+    template = module.func_ref_template(code)
+    view = memoryview(out)[start : start + len(template)]
+    view[:] = template
     # The template has everything but the vmctx, the third word of each VMFuncRef.
-    words[2::4] = array("Q", (record.vmctx,)) * len(module.info.func_refs)
-    out[start : start + len(words) * 8] = words.tobytes()
+    view.cast("Q")[2::4] = memoryview(record.vmctx.to_bytes(8, "little") * len(module.info.func_refs)).cast("Q")
     for x, func_ref in imported_refs.items():
         if module.escapes(x):
             at = module.offsets.func_ref(module.func_ref_position(x))
             out[at : at + VMFuncRef.SIZE] = func_ref
+
+
+def _fill_data_segments(out: bytearray, module: CompiledModule) -> None:
+    """The passive ones; active ones count as dropped, length 0."""
+    data = module.engine_code.wasm_data()
+    start = address_of(data) if len(data) else 0
+    for x, segment in enumerate(module.info.data):
+        if segment.memory_offset is None and segment.length:
+            _DATA_SEGMENT.pack_into(out, module.offsets.data_segment(x), start + segment.start, segment.length)
 
 
 def _initialize_globals(store: VMStore, record: InstanceRecord) -> None:
@@ -234,6 +242,8 @@ def _initialize_globals(store: VMStore, record: InstanceRecord) -> None:
 
 
 def _evaluate(record: InstanceRecord, code: bytes) -> int:
+    from wasmforge.runtime.vm.const_expr import evaluate
+
     return evaluate(code, lambda x: record.globals[x].get_raw(), record.func_ref)
 
 
@@ -243,14 +253,16 @@ def _evaluate_segments(record: InstanceRecord) -> None:
         record.segments.append(_segment_words(record, segment))
 
 
-def _segment_words(record: InstanceRecord, segment: ElementInfo) -> array[int]:
+def _segment_words(record: InstanceRecord, segment: ElementInfo) -> memoryview:
     if segment.mode is SegmentMode.DECLARATIVE:
         return NO_WORDS
     if segment.uses_expressions:
-        return array("Q", [_evaluate(record, item) for item in segment.items])  # type: ignore[arg-type]
-    start = record.vmctx + record.module.offsets.func_refs
-    position = record.module.func_ref_position
-    return array("Q", [start + VMFuncRef.SIZE * position(x) for x in segment.items])  # type: ignore[arg-type]
+        words = [_evaluate(record, item) for item in segment.items]  # type: ignore[arg-type]
+    else:
+        start = record.vmctx + record.module.offsets.func_refs
+        position = record.module.func_ref_position
+        words = [start + VMFuncRef.SIZE * position(x) for x in segment.items]  # type: ignore[arg-type]
+    return memoryview(pack(f"<{len(words)}Q", *words)).cast("Q")
 
 
 def _initialize_tables(record: InstanceRecord) -> None:
@@ -262,17 +274,13 @@ def _initialize_tables(record: InstanceRecord) -> None:
             record.tables[segment.table].init_raw(offset, words, 0, len(words))
 
 
-def _initialize_memories(store: VMStore, record: InstanceRecord) -> None:
+def _initialize_memories(record: InstanceRecord) -> None:
     module = record.module
-    for x in range(module.num_imported_memories, len(record.memories)):
-        if x in module.memory_images:
-            module.memory_images.initialize(x, record.memories[x])
+    if module.memory_images is not None:
+        for x in range(module.num_imported_memories, len(record.memories)):
+            if x in module.memory_images:
+                module.memory_images.initialize(x, record.memories[x])
     data = module.engine_code.wasm_data()
-    # The records of passive segments come first: an active one may trap.
-    for x, segment in enumerate(module.info.data):
-        if segment.memory_offset is None:
-            base = address_of(data) + segment.start if segment.length else 0
-            store.arena.write(record.vmctx + module.offsets.data_segment(x), _DATA_SEGMENT.pack(base, segment.length))
     for segment in module.info.data:
         if segment.memory_offset is not None and not segment.in_image:
             _apply_data(record, segment, data)
@@ -283,5 +291,5 @@ def _apply_data(record: InstanceRecord, segment: DataInfo, data: memoryview) -> 
     memory = record.memories[segment.memory]
     offset = _evaluate(record, segment.memory_offset)
     if offset + segment.length > memory.byte_length:
-        raise trap(TrapKind.MEMORY_OUT_OF_BOUNDS)
+        raise memory_out_of_bounds()
     memory.write(data[segment.start : segment.start + segment.length], offset)

@@ -14,15 +14,17 @@ from wasmforge.runtime.mapping import Mmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from array import array
     from typing import Final
 
-    Buffer = bytes | bytearray | memoryview | array[int]
+    Buffer = bytes | bytearray | memoryview
 
-__all__ = ["Arena", "U32", "U64"]
+__all__ = ["Arena", "FUNC_REF", "U32", "U64"]
 
 FIRST_CHUNK: Final = 64 << 10
 """The store context takes 36 KiB of it; only pages that are touched cost memory."""
+
+FUNC_REF: Final = Struct("<QQQI4x")
+"""A VMFuncRef: ARRAY_CALL, WASM_CALL, VMCTX, TYPE_INDEX."""
 
 U32: Final = Struct("<I")
 U64: Final = Struct("<Q")

@@ -10,15 +10,13 @@ from __future__ import annotations
 from struct import Struct
 
 from wasmforge.compiler.environ import VMTableDefinition
-from wasmforge.compiler.trap import TrapKind
 from wasmforge.runtime.mapping import Mmap
 from wasmforge.runtime.vm.limits import MAX_TABLE_ELEMENTS
-from wasmforge.runtime.vm.traps import trap
+from wasmforge.runtime.vm.traps import table_out_of_bounds
 from wasmforge.syntax.types import Limits, TableType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Final
 
     from wasmforge.runtime.store import VMStore
@@ -115,13 +113,13 @@ class VMTable:
     def get_raw(self, index: int) -> int:
         """The word of an element. Traps out of bounds."""
         if not 0 <= index < self.size:
-            raise trap(TrapKind.TABLE_OUT_OF_BOUNDS)
+            raise table_out_of_bounds()
         word: int = self._words[index]
         return word
 
     def set_raw(self, index: int, word: int) -> None:
         if not 0 <= index < self.size:
-            raise trap(TrapKind.TABLE_OUT_OF_BOUNDS)
+            raise table_out_of_bounds()
         self._words[index] = word
 
     def grow_raw(self, delta: int, word: int) -> int:
@@ -142,15 +140,15 @@ class VMTable:
     def fill_raw(self, start: int, word: int, count: int) -> None:
         """Sets `count` elements. Traps, changing nothing, when they do not all exist (section 4.4.7)."""
         if not 0 <= start <= start + count <= self.size:
-            raise trap(TrapKind.TABLE_OUT_OF_BOUNDS)
+            raise table_out_of_bounds()
         self._fill(start, word, count)
 
-    def init_raw(self, target: int, words: Sequence[int] | memoryview, source: int, count: int) -> None:
+    def init_raw(self, target: int, words: memoryview, source: int, count: int) -> None:
         """Copies `count` words from a segment. Traps, changing nothing, when the segment or the table is too short."""
         if not (0 <= source <= source + count <= len(words) and 0 <= target <= target + count <= self.size):
-            raise trap(TrapKind.TABLE_OUT_OF_BOUNDS)
+            raise table_out_of_bounds()
         if count:
-            self._words[target : target + count] = memoryview(words)[source : source + count]  # type: ignore[arg-type]
+            self._words[target : target + count] = words[source : source + count]
 
     # --- Python objects -----------------------------------------------------------------------------------------
 

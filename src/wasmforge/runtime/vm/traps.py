@@ -4,15 +4,15 @@ room that shows `Trap` to the embedder, by `set_trap_class`.
 
 from __future__ import annotations
 
-from wasmforge.compiler.trap import TRAP_MESSAGES, TrapKind
-from wasmforge.runtime.vm.backtrace import Backtrace
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime.compiled_module import FrameInfo as FrameInfo
+    from wasmforge.runtime.vm.backtrace import Backtrace as Backtrace
 
     class TrapClass(Protocol):
         """What is called to make a trap: a class of exceptions."""
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
         def __call__(self, message: str, kind: TrapKind, backtrace: Backtrace) -> BaseException: ...
 
 
-__all__ = ["Backtrace", "RuntimeTrap", "make_trap", "pending_backtrace", "set_trap_class", "trap"]
+__all__ = [
+    "RuntimeTrap",
+    "make_trap",
+    "memory_out_of_bounds",
+    "pending_backtrace",
+    "set_trap_class",
+    "table_out_of_bounds",
+    "trap",
+]
 
 
 class RuntimeTrap(WasmtimeError):
@@ -48,6 +56,8 @@ def set_trap_class(trap_class: TrapClass) -> None:
 def make_trap(kind: TrapKind, backtrace: Backtrace, detail: str = "") -> BaseException:
     """The exception for a trap with its frames. `detail` says more about it; in the message it stands on a line
     before the trap's own text."""
+    from wasmforge.compiler.trap import TRAP_MESSAGES
+
     message = TRAP_MESSAGES[kind]
     return _trap_class(f"{detail}\n{message}" if detail else message, kind, backtrace)
 
@@ -55,13 +65,29 @@ def make_trap(kind: TrapKind, backtrace: Backtrace, detail: str = "") -> BaseExc
 def trap(kind: TrapKind) -> BaseException:
     """The exception for a trap that Python code detects, to be raised. When wasm called that code, the gate's hook
     (`hooks.on_exception`) adds the frames."""
+    from wasmforge.runtime.vm.backtrace import Backtrace
+
     backtrace = Backtrace(None, (), 0)
-    exception = _trap_class(TRAP_MESSAGES[kind], kind, backtrace)
+    exception = make_trap(kind, backtrace)
     exception._wasmforge_backtrace = backtrace  # type: ignore[attr-defined]
     return exception
 
 
+def table_out_of_bounds() -> BaseException:
+    """The trap of an access outside a table."""
+    from wasmforge.compiler.trap import TrapKind
+
+    return trap(TrapKind.TABLE_OUT_OF_BOUNDS)
+
+
+def memory_out_of_bounds() -> BaseException:
+    """The trap of an access outside a memory."""
+    from wasmforge.compiler.trap import TrapKind
+
+    return trap(TrapKind.MEMORY_OUT_OF_BOUNDS)
+
+
 def pending_backtrace(exception: BaseException) -> Backtrace | None:
     """The backtrace of a trap made by `trap`, while it still has no frames."""
-    backtrace = getattr(exception, "_wasmforge_backtrace", None)
-    return backtrace if isinstance(backtrace, Backtrace) and backtrace.is_empty else None
+    backtrace: Backtrace | None = getattr(exception, "_wasmforge_backtrace", None)
+    return backtrace if backtrace is not None and backtrace.is_empty else None
