@@ -1,7 +1,7 @@
 """What is measured inside a worker process. A case is prepared once and then gives samples.
 
 Each function of `CASES` takes the package (`wasmforge` or `wasmtime`: same names) and the arguments of the section that
-asked for it. Times are in seconds; of the processor, where one thread does the work, so that a busy machine counts less.
+asked for it. Times are in seconds; of the processor where one thread does the work, so that a busy machine counts less.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 /* Compressor: LZ77 with hash chains and lazy matching, then canonical Huffman codes limited to 15 bits, block by block,
  * and the decoder for it. The input is generated text; every block is decompressed again and compared.
  *
- * usage: compressor [kibibytes]     prints sizes, the CRC-32 of the compressed stream and the number of each symbol kind
+ * usage: compressor [kibibytes [rounds]]     prints, of the last round, sizes, checksums and the number of each symbol kind
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -368,21 +368,28 @@ static uint32_t crc32(const uint8_t *bytes, size_t size) {
     return ~crc;
 }
 
+static void one_round(uint8_t *input, uint8_t *output, Writer *w, int size, int report) {
+    generate(input, (size_t)size);
+    memset(head, 0xff, sizeof head);
+    w->size = 0;
+    literal_count = match_count = 0;
+    for (int at = 0; at < size; at += BLOCK) compress_block(w, input, at, at + BLOCK < size ? at + BLOCK : size, size);
+    Reader r = {w->bytes, w->size, 0, 0, 0};
+    for (int at = 0; at < size;) at = decompress_block(&r, output, at);
+    if (memcmp(input, output, (size_t)size) != 0) fail("decompressed bytes differ from the input");
+    if (!report) return;
+    printf("%d bytes to %u (%.3f bits a byte)\n", size, (unsigned)w->size, 8.0 * (double)w->size / size);
+    printf("literals %llu matches %llu\n", (unsigned long long)literal_count, (unsigned long long)match_count);
+    printf("crc32 input %08x compressed %08x output %08x\n", (unsigned)crc32(input, (size_t)size),
+           (unsigned)crc32(w->bytes, w->size), (unsigned)crc32(output, (size_t)size));
+}
+
 int main(int argc, char **argv) {
-    int size = (argc > 1 ? atoi(argv[1]) : 96) * 1024;
-    if (size <= 0 || size > (1 << 28)) fail("size must be 1 to 262144 kibibytes");
+    int size = (argc > 1 ? atoi(argv[1]) : 96) * 1024, rounds = argc > 2 ? atoi(argv[2]) : 1;
+    if (size <= 0 || size > (1 << 28) || rounds < 1) fail("size must be 1 to 262144 kibibytes");
     uint8_t *input = malloc((size_t)size), *output = malloc((size_t)size);
     Writer w = {malloc((size_t)size * 2 + 4096), 0, (size_t)size * 2 + 4096, 0, 0};
     if (!input || !output || !w.bytes) fail("out of memory");
-    generate(input, (size_t)size);
-    memset(head, 0xff, sizeof head);
-    for (int at = 0; at < size; at += BLOCK) compress_block(&w, input, at, at + BLOCK < size ? at + BLOCK : size, size);
-    Reader r = {w.bytes, w.size, 0, 0, 0};
-    for (int at = 0; at < size;) at = decompress_block(&r, output, at);
-    if (memcmp(input, output, (size_t)size) != 0) fail("decompressed bytes differ from the input");
-    printf("%d bytes to %u (%.3f bits a byte)\n", size, (unsigned)w.size, 8.0 * (double)w.size / size);
-    printf("literals %llu matches %llu\n", (unsigned long long)literal_count, (unsigned long long)match_count);
-    printf("crc32 input %08x compressed %08x output %08x\n", (unsigned)crc32(input, (size_t)size),
-           (unsigned)crc32(w.bytes, w.size), (unsigned)crc32(output, (size_t)size));
+    for (int round = 1; round <= rounds; round++) one_round(input, output, &w, size, round == rounds);
     return 0;
 }

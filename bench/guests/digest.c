@@ -1,6 +1,6 @@
 /* Hash functions: SHA-256 (FIPS 180-4, 32-bit words) and BLAKE2b (RFC 7693, 64-bit words) over the same generated buffer.
  *
- * usage: digest [kibibytes]     prints test vectors of both, then digests of the buffer and of a chain of digests
+ * usage: digest [kibibytes [rounds]]     prints test vectors of both, digests of the last buffer and of a chain of digests
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -169,28 +169,31 @@ static void print_hex(const char *label, const uint8_t *bytes, int size) {
 }
 
 int main(int argc, char **argv) {
-    int size = (argc > 1 ? atoi(argv[1]) : 256) * 1024;
-    if (size <= 0) return 1;
-    uint8_t digest[64], *data = malloc((size_t)size);
+    int size = (argc > 1 ? atoi(argv[1]) : 256) * 1024, rounds = argc > 2 ? atoi(argv[2]) : 1;
+    if (size <= 0 || rounds < 1) return 1;
+    uint8_t first[64], second[64], chain[64] = {0}, *data = malloc((size_t)size);
     if (!data) return 1;
     sha_constants();
-    sha256((const uint8_t *)"abc", 3, digest);
-    print_hex("sha256 abc", digest, 32);
-    blake2b((const uint8_t *)"abc", 3, digest);
-    print_hex("blake2b abc", digest, 64);
+    sha256((const uint8_t *)"abc", 3, first);
+    print_hex("sha256 abc", first, 32);
+    blake2b((const uint8_t *)"abc", 3, second);
+    print_hex("blake2b abc", second, 64);
     uint64_t state = 0x9e3779b97f4a7c15u;
-    for (int i = 0; i < size; i++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        data[i] = (uint8_t)(state >> 56);
+    for (int round = 0; round < rounds; round++) {
+        for (int i = 0; i < size; i++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            data[i] = (uint8_t)(state >> 56);
+        }
+        sha256(data, (size_t)size, first);
+        blake2b(data, (size_t)size, second);
+        for (int i = 0; i < 32; i++) chain[i] ^= first[i], chain[i + 32] ^= second[i];
+        for (int i = 0; i < size / 128; i++) { /* short messages: the cost of set-up and padding counts */
+            sha256(chain, 64, chain);
+            blake2b(chain, 64, chain);
+        }
     }
-    sha256(data, (size_t)size, digest);
-    print_hex("sha256 buffer", digest, 32);
-    blake2b(data, (size_t)size, digest);
-    print_hex("blake2b buffer", digest, 64);
-    for (int i = 0; i < size / 128; i++) { /* short messages: the cost of set-up and padding counts */
-        sha256(digest, 64, digest);
-        blake2b(digest, 64, digest);
-    }
-    print_hex("chain", digest, 64);
+    print_hex("sha256 buffer", first, 32);
+    print_hex("blake2b buffer", second, 64);
+    print_hex("chain", chain, 64);
     return 0;
 }
