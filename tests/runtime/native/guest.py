@@ -308,6 +308,24 @@ loop:
 out:
   ret i32 %k
 }}
+define dso_local swiftcc i32 @host_then_endless(ptr swiftself %vm, i32 %x) {ATTRIBUTES} {{
+{call_import(HOST, 0, "%j", ["%x"], "h", OFFSETS)}
+  br label %loop
+loop:
+  br label %loop
+}}
+define dso_local swiftcc i32 @move_then_endless(ptr swiftself %vm, i32 %x) {ATTRIBUTES} {{
+  call swiftcc void @move(ptr swiftself %vm, i32 16, i32 0, i32 8)
+  br label %loop
+loop:
+  br label %loop
+}}
+define dso_local swiftcc i32 @grow_then_endless(ptr swiftself %vm, i32 %x) {ATTRIBUTES} {{
+  %g = call swiftcc i64 @grow(ptr swiftself %vm, i64 0)
+  br label %loop
+loop:
+  br label %loop
+}}
 define dso_local swiftcc i32 @endless_move(ptr swiftself %vm, i32 %n) {ATTRIBUTES} {{
   br label %loop
 loop:
@@ -359,6 +377,31 @@ out:
   ret i32 %r
 }}
 declare i64 @llvm.fshl.i64(i64, i64, i64)
+; A leaf function with its locals in the red zone, below rsp.
+define dso_local swiftcc i32 @red_zone(ptr swiftself %vm, i32 %n) {ATTRIBUTES} {{
+  %cells = alloca [8 x i64]
+  %last = getelementptr i64, ptr %cells, i64 7
+  store volatile i64 0, ptr %cells
+  store volatile i64 0, ptr %last
+  br label %loop
+loop:
+  %i = phi i32 [%n, %0], [%i.next, %loop]
+  %z = zext i32 %i to i64
+  %a = load volatile i64, ptr %cells
+  %b = mul i64 %a, 31
+  %c = add i64 %b, %z
+  store volatile i64 %c, ptr %cells
+  %d = load volatile i64, ptr %last
+  %e = xor i64 %d, %c
+  store volatile i64 %e, ptr %last
+  %i.next = sub i32 %i, 1
+  %done = icmp eq i32 %i.next, 0
+  br i1 %done, label %out, label %loop
+out:
+  %r = load volatile i64, ptr %last
+  %t = trunc i64 %r to i32
+  ret i32 %t
+}}
 ; A loop of calls whose arguments and results travel in the areas of the store context.
 define dso_local swiftcc i32 @area_loop(ptr swiftself %vm, i32 %n) {ATTRIBUTES} {{
   %ca = getelementptr i8, ptr %vm, i64 {VMContextOffsets.STORE_CONTEXT}

@@ -131,6 +131,27 @@ s.function("endless", I_I, 1)(1)
     assert_crash(run("s = start()\nfaulthandler.enable()\nnative.gates().hook_signals()\n" + script.split("\n", 2)[2]), number)
 
 
+def test_attack_a_forged_fault(run: Run) -> None:
+    """rt_sigqueueinfo can claim any fault address; the kernel marks what it did not raise itself with si_code <= 0."""
+    script = """
+s = start()
+information = (ctypes.c_uint32 * 32)()
+information[0] = signal.SIGSEGV
+information[2] = 2**32 - 1  # SI_QUEUE
+ctypes.c_uint64.from_buffer(information, 16).value = s.reservation + 70000
+def send():
+    time.sleep(0.05)
+    assert libc.syscall(129, os.getpid(), signal.SIGSEGV, information) == 0
+# Only the thread in wasm may take the signal.
+t = threading.Thread(target=send)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGSEGV])
+t.start()
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGSEGV])
+s.function("endless", I_I, 1)(1)
+"""
+    assert_crash(run(script), signal.SIGSEGV, report=False)
+
+
 def test_bus_error_in_memory_is_a_trap_and_elsewhere_a_crash(run: Run) -> None:
     script = """
 import mmap, tempfile

@@ -161,6 +161,27 @@ def test_gates_at_every_distance_from_the_guard(what: int) -> None:
     small.close()
 
 
+def test_overflow_loses_no_frame() -> None:
+    """Wherever the end of the stack is met, in a call instruction or in a frame, every function is in the backtrace."""
+    small = Store(code(), stack_size=16384)
+    gates().set_hooks(on_trap=raise_trap)
+    edge = small.function("edge", II_I)
+    bottom = []
+    for depth in range(16384 // 64 - 40, 16384 // 16):
+        with pytest.raises(Trap) as caught:
+            edge(depth, 4)
+        trap = caught.value
+        total = len(trap.pcs) + trap.omitted
+        if trap.kind == TrapKind.MEMORY_OUT_OF_BOUNDS:
+            assert total == depth + 3  # load, edge 0 to depth, trampoline
+            bottom.append(depth)
+        else:
+            assert total <= max(bottom) + 3
+            assert total >= max(bottom) + 2
+    assert bottom
+    small.close()
+
+
 def test_ten_thousand_traps_in_four_threads(store: Store) -> None:
     """Every kind, at random depth, with values in callee-saved registers above; the GIL released. No corruption."""
     errors: list[Any] = []

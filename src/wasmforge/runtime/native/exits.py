@@ -92,8 +92,7 @@ gate_unwind:        ; a Python exception is set, the GIL is held, rbp is the gat
   xor edi, edi
   xor esi, esi
   xor edx, edx
-  xor ecx, ecx
-  mov r8, rbp
+  mov rcx, rbp
   call unwind
   mov rbp, rax
   mov eax, 2
@@ -111,8 +110,7 @@ builtin_trap:       ; edi kind. Does not return, so it needs no frame: rbp is st
   sub rdx, 1
   mov rsp, [r11 + <StoreContext.HOST_SP>]
   xor esi, esi
-  xor ecx, ecx
-  mov r8, rbp
+  mov rcx, rbp
   call unwind
   mov rbp, rax
   mov eax, 1

@@ -4,8 +4,8 @@ signal handler on its own; it calls nothing and writes only to the trap record.
 
 The chain is sound at every program counter where a walk may begin (rule 7 of `compiler/environ.py`): wasm functions and
 trampolines begin with `push rbp; mov rbp, rsp`, and a guest cannot write to its stack. Before those two
-instructions ran, rbp still belongs to the caller, so only one frame of the backtrace would be lost; for a fault in the
-`push` itself the handler adds it. The caller may be `enter` itself, whose frame is recognised by its return address,
+instructions ran (only an interrupt can come there), rbp still belongs to the caller, so one frame of the backtrace is
+missing and nothing else. The caller may be `enter` itself, whose frame is recognised by its return address,
 the only one inside the gates' text besides `enter_ret`.
 """
 
@@ -46,21 +46,16 @@ is.entry:
   ret i64 %fp
 }
 
-; Writes look-up addresses from the frame `start` outwards into `record`. `pc`, if not 0, and `pc2`, if not 0, come first.
-define hidden void @collect(ptr %record, i64 %pc, i64 %pc2, i64 %start) noinline nounwind {
+; Writes look-up addresses from the frame `start` outwards into `record`. `pc`, if not 0, comes first.
+define hidden void @collect(ptr %record, i64 %pc, i64 %start) noinline nounwind {
   %pcs = getelementptr i8, ptr %record, i64 <TrapRecord.PCS>
   store i64 %pc, ptr %pcs
   %has.pc = icmp ne i64 %pc, 0
   %n0 = zext i1 %has.pc to i64
-  %slot1 = getelementptr i64, ptr %pcs, i64 %n0
-  store i64 %pc2, ptr %slot1
-  %has.pc2 = icmp ne i64 %pc2, 0
-  %n1 = zext i1 %has.pc2 to i64
-  %n2 = add i64 %n0, %n1
   br label %frame
 frame:
   %fp = phi i64 [%start, %0], [%next, %stored], [%outer, %entry]
-  %n = phi i64 [%n2, %0], [%n.next, %stored], [%n, %entry]
+  %n = phi i64 [%n0, %0], [%n.next, %stored], [%n, %entry]
   %none = icmp eq i64 %fp, 0
   br i1 %none, label %done, label %look
 look:
@@ -97,13 +92,13 @@ done:
 declare i64 @llvm.umin.i64(i64, i64)
 
 ; Fills the record of the activation to which the frame `fp` belongs and returns its entry frame.
-define hidden i64 @unwind(i64 %kind, i64 %address, i64 %pc, i64 %pc2, i64 %fp) nounwind {
+define hidden i64 @unwind(i64 %kind, i64 %address, i64 %pc, i64 %fp) nounwind {
   %entry = call i64 @find_entry(i64 %fp)
   %entry.pointer = inttoptr i64 %entry to ptr
   %record = load.field ptr, ptr %entry.pointer, <EntryFrame.RECORD>
   store.field i64 %kind, ptr %record, <TrapRecord.KIND>
   store.field i64 %address, ptr %record, <TrapRecord.ADDRESS>
-  call void @collect(ptr %record, i64 %pc, i64 %pc2, i64 %fp)
+  call void @collect(ptr %record, i64 %pc, i64 %fp)
   ret i64 %entry
 }
 
@@ -114,7 +109,7 @@ define hidden void @record_at_entry(i64 %entry, i64 %kind, i64 %address) nounwin
   store.field i64 %kind, ptr %record, <TrapRecord.KIND>
   store.field i64 %address, ptr %record, <TrapRecord.ADDRESS>
   %outer = load.field i64, ptr %entry.pointer, <EntryFrame.LAST_EXIT_FP>
-  call void @collect(ptr %record, i64 0, i64 0, i64 %outer)
+  call void @collect(ptr %record, i64 0, i64 %outer)
   ret void
 }
 """

@@ -48,7 +48,8 @@ class Gates:
 
     def __init__(self) -> None:
         image = load()
-        self._lock = threading.Lock()
+        # Reentrant: a garbage collection while it is held may run finalisers that unregister ranges.
+        self._lock = threading.RLock()
         self._image = image
         self.universal_call = image.address("universal_call")
         """Address of the METH_FASTCALL function."""
@@ -69,7 +70,7 @@ class Gates:
         os.register_at_fork(after_in_child=self._after_fork_in_child)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._lock = threading.RLock()  # another thread of the parent may have held it
         self._threads.after_fork_in_child()
 
     def _range_table(self, symbol: str) -> RangeTable:

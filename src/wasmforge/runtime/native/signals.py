@@ -119,22 +119,9 @@ guard:
   br i1 %in.guard, label %trap, label %foreign
 trap:
   %kind = phi i64 [<TrapKind.MEMORY_OUT_OF_BOUNDS>, %memory], [<TrapKind.STACK_OVERFLOW>, %guard]
-  ; A fault in `push rbp` (0x55), the first instruction: the frame is not built and rsp points to the return address. It reads
-  ; the stack above the guard, and the code that is being executed.
-  %pc.pointer = inttoptr i64 %rip to ptr
-  %byte = load i8, ptr %pc.pointer
-  %is.push = icmp eq i8 %byte, 85
-  br i1 %is.push, label %prologue, label %trap.walk
-prologue:
-  %rsp.pointer = inttoptr i64 %rsp to ptr
-  %return = load i64, ptr %rsp.pointer
-  %from.entry = icmp eq i64 %return, ptrtoint (ptr @enter_ret to i64)
-  %inside.call = sub i64 %return, 1
-  %caller = select i1 %from.entry, i64 0, i64 %inside.call
-  br label %trap.walk
-trap.walk:
-  %pc2 = phi i64 [0, %trap], [%caller, %prologue]
-  %entry = call i64 @unwind(i64 %kind, i64 %address, i64 %rip, i64 %pc2, i64 %rbp)
+  ; `push rbp` itself never faults: return address and saved rbp share 16 aligned bytes (rule 6), and the guard ends at a
+  ; page. So the frame is complete, or the fault is in the call instruction of a complete one.
+  %entry = call i64 @unwind(i64 %kind, i64 %address, i64 %rip, i64 %rbp)
   br label %leave
 entry.guard:
   ; The first push of a nested entry hit the guard: rbp is the entry frame.
@@ -144,7 +131,7 @@ entry.trap:
   call void @record_at_entry(i64 %rbp, i64 <TrapKind.STACK_OVERFLOW>, i64 %address)
   br label %leave
 leave:
-  %entry.rbp = phi i64 [%entry, %trap.walk], [%rbp, %entry.trap]
+  %entry.rbp = phi i64 [%entry, %trap], [%rbp, %entry.trap]
   store i64 %entry.rbp, ptr %rbp.at
   %entry.rsp = add i64 %entry.rbp, <EntryFrame.LOW>
   store i64 %entry.rsp, ptr %rsp.at

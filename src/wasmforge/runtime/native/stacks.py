@@ -55,7 +55,7 @@ class StackPool:
         self._keep = keep
         self._free: dict[int, list[Stack]] = {}
         self._count = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a garbage collection while it is held may release a store's stack
         libc = ctypes.CDLL(None, use_errno=True)
         self._mmap = libc.mmap
         self._mmap.restype = ctypes.c_void_p
