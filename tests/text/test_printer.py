@@ -7,10 +7,11 @@ import pytest
 
 from tests.building import rich_module
 from tests.text.abbreviations import ABBREVIATIONS
-from wasmforge.binary import decode, encode
+from wasmforge.binary import decode, encode, encode_instruction
 from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.instructions import INSTRUCTIONS, Immediate, InstructionRow, Opcode
 from wasmforge.syntax.module import FunctionBody, Module
-from wasmforge.syntax.types import I32, FuncType
+from wasmforge.syntax.types import EXTERNREF, I32, FuncType
 from wasmforge.text import parse, print_module
 
 
@@ -74,6 +75,39 @@ def test_the_look_of_it() -> None:
 @pytest.mark.parametrize("name", ABBREVIATIONS)
 def test_there_and_back(name: str) -> None:
     again(ABBREVIATIONS[name][0])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [r for r in INSTRUCTIONS if r.opcode not in (Opcode.BLOCK, Opcode.LOOP, Opcode.IF, Opcode.ELSE, Opcode.END)],
+    ids=lambda r: f"{r.mnemonic}-{r.opcode:x}",
+)
+def test_every_instruction_is_printed_and_read_with_its_immediates(row: InstructionRow) -> None:
+    """Every index is different from the others and from 0, so that none can be lost or change places."""
+    immediates = _DIFFERENT.get(row.immediates) or tuple(_VALUES[kind] for kind in row.immediates)
+    code = encode_instruction(row, immediates) + b"\x0b"
+    module = Module(types=[FuncType((), ())], functions=[0], code=[FunctionBody((), code)], data_count=None)
+    assert parse(print_module(module)).code[0].code == code
+
+
+_VALUES = {
+    **dict.fromkeys(Immediate, 3),
+    Immediate.LABEL_TABLE: (3, 1, 2),
+    Immediate.MEMARG: (0, 5, 7),
+    Immediate.I32_CONST: -(2**31),
+    Immediate.I64_CONST: -(2**63),
+    Immediate.F32_CONST: 0xFF800001,
+    Immediate.F64_CONST: 0x7FF4000000000000,
+    Immediate.REF_TYPE: EXTERNREF,
+    Immediate.SELECT_TYPES: (I32, EXTERNREF),
+}
+_DIFFERENT = {
+    (Immediate.TYPE, Immediate.TABLE): (0, 4),
+    (Immediate.ELEM, Immediate.TABLE): (3, 4),
+    (Immediate.DATA, Immediate.MEMORY): (3, 4),
+    (Immediate.TABLE, Immediate.TABLE): (3, 4),
+    (Immediate.MEMORY, Immediate.MEMORY): (3, 4),
+}
 
 
 def test_a_module_with_everything() -> None:

@@ -420,8 +420,8 @@ class ModuleParser(Reader):
             self._inline_elements(index, element)
             return
         table = self.table_type()
-        if self.tokens[self.at] == "(" and self.tokens[self.at + 1] in OPERATORS:
-            raise self.unsupported(features.FUNCTION_REFERENCES, self.at + 1)
+        if self.tokens[self.at] in OPERATORS or (self.tokens[self.at] == "(" and self.tokens[self.at + 1] in OPERATORS):
+            raise self.unsupported(features.FUNCTION_REFERENCES, self.at + (self.tokens[self.at] == "("))
         self.expect(")")
         self._module.tables.append(Table(table))
 

@@ -313,11 +313,10 @@ class _Printer:
         """An instruction other than those of blocks, with its immediates in the order of the text."""
         if not i.immediates:
             return i.row.mnemonic
-        show = _SHOWN.get(i.row.immediates)
-        if show is not None:
-            words = show(self, i.immediates)
-        else:
+        if i.row.immediates == (Immediate.MEMARG,):
             words = _memory_argument(i)
+        else:
+            words = _SHOWN[i.row.immediates](self, i.immediates)
         return f"{i.row.mnemonic} {words}" if words else i.row.mnemonic
 
 
