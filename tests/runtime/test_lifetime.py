@@ -515,3 +515,36 @@ print(f(4))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "5\n", "")
+
+
+EXHAUST = """
+import gc, resource, sys
+sys.path.insert(0, {root!r})
+from tests.runtime.test_lifetime import *
+
+engine = EngineState(Tunables())
+module = CompiledModule.from_bytes(engine, image("(module (memory 1) (func (export \\"f\\")))"))
+VMStore(engine).instantiate(module, []).export("f").make_callable()()
+resource.setrlimit(resource.RLIMIT_AS, (64 << 30, 64 << 30))
+gc.disable()
+for _ in range(3):
+    kept = []
+    try:
+        for _ in range(100):
+            kept.append(VMStore(engine).instantiate(module, []))
+    except WasmtimeError as e:
+        assert "no room for" in str(e) and "Drop stores" in str(e), e
+        print(10 < len(kept) < 16)
+    del kept
+for _ in range(100):  # in cycles: only the collector finds them, and is asked when room is short
+    store = VMStore(engine)
+    store.keep_alive(store.instantiate(module, []))
+print("end")
+"""
+
+
+def test_exhausted_address_space() -> None:
+    """Attack: memories until no reservation fits any more."""
+    code = EXHAUST.format(root=str(Path(__file__).parents[2]))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("True\nTrue\nTrue\nend\n", "")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.runtime.compiling import Workshop
 from wasmforge.compiler.trap import TRAP_MESSAGES, TrapKind
+from wasmforge.runtime.module_registry import lookup_code
 from wasmforge.runtime.vm import traps
 from wasmforge.runtime.vm.traps import RuntimeTrap
 from wasmforge.syntax.types import I32, FuncType
@@ -309,3 +310,29 @@ def test_traps_in_threads_with_a_store_each() -> None:
     for t in threads:
         t.join()
     assert not failures
+
+
+def test_a_fault_where_nothing_may_fault_is_no_trap(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack: a bug in a compiler. The trap table says which instructions may fault; here it is emptied."""
+    assert guest.exports.load(0) == 0
+    monkeypatch.setattr("wasmforge.compiler.tables.trap_table.lookup", lambda section, offset: None)
+    with pytest.raises(SystemError, match="where nothing may fault"):
+        guest.exports.load(-1)
+    monkeypatch.undo()
+    with pytest.raises(RuntimeTrap, match="out of bounds memory access"):
+        guest.exports.load(-1)
+
+
+def test_the_trap_table_knows_every_access(guest: Guest) -> None:
+    """A2-12: the look-up of a program counter through the process-wide registry, as for a fault."""
+    module = guest.exports.instance.module
+    start = module.engine_code.text_range().start.raw()
+    kinds = set()
+    for k, name in ((3, "load"), (4, "store")):
+        text, length = module.info.function_range(k)
+        assert module.func_by_text_offset(text) == k
+        found = {module.lookup_trap_code(offset) for offset in range(text, text + length)}
+        assert TrapKind.MEMORY_OUT_OF_BOUNDS in found, name
+        kinds |= found
+    assert kinds <= {None, TrapKind.MEMORY_OUT_OF_BOUNDS}
+    assert lookup_code(start + text) == (module.engine_code.module_memory_image_source(), text)

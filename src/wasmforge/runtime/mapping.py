@@ -59,6 +59,11 @@ class Mmap:
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         try:
             return cls(mmap.mmap(-1, length, flags=flags, prot=protection), length)
+        except OSError:
+            # Stores in cycles with their host functions wait for the collector, which counts objects, not gigabytes.
+            gc.collect()
+        try:
+            return cls(mmap.mmap(-1, length, flags=flags, prot=protection), length)
         except OSError as error:
             raise WasmtimeError(
                 f"no room for {length:#x} bytes of address space: {error.strerror}. Drop stores that are not "

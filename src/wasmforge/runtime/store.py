@@ -27,7 +27,7 @@ from wasmforge.syntax.types import EXTERNREF, FUNCREF, value_type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Final
 
     from wasmforge.runtime.compiled_module import CompiledModule
@@ -343,11 +343,13 @@ class VMStore:
         if not self.context.is_active():
             self.externrefs.sweep()
 
-    def _externref_roots(self) -> Iterator[int]:
+    def _externref_roots(self) -> tuple[set[int], int]:
+        live = {cell.get_raw() for cell in self.globals}
+        looked_at = len(self.globals)
         for table in self.tables:
             if table.element == EXTERNREF:
-                yield from table.raw_words()
-        for cell in self.globals:
-            yield cell.get_raw()
+                live.update(table.raw_words())
+                looked_at += table.size
         for record in self.instances.values():
-            yield from record.externref_segment_words()
+            looked_at += record.add_externref_segments(live)
+        return live, looked_at

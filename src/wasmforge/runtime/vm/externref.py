@@ -11,7 +11,7 @@ from sys import getrefcount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Final
 
 __all__ = ["ExternRefTable"]
@@ -27,13 +27,13 @@ _ALONE: Final = getrefcount(_probe[0])
 class ExternRefTable:
     """Handles of one store. 0 is null.
 
-    `roots` yields every handle that the store's tables, globals and segments hold; `is_active` says whether wasm
-    of the store is on a stack.
+    `roots` returns the handles that the store's tables, globals and segments hold, and how many places it looked at;
+    `is_active` says whether wasm of the store is on a stack.
     """
 
     __slots__ = ("_free", "_handles", "_is_active", "_objects", "_roots", "_sweep_at")
 
-    def __init__(self, roots: Callable[[], Iterable[int]], is_active: Callable[[], bool]) -> None:
+    def __init__(self, roots: Callable[[], tuple[set[int], int]], is_active: Callable[[], bool]) -> None:
         self._objects: list[object] = [None]
         self._handles: dict[int, int] = {}  # by id(object); the object is alive because `_objects` holds it
         self._free: list[int] = []
@@ -79,7 +79,7 @@ class ExternRefTable:
         arguments are converted a handle may exist that no root holds yet; but then the caller still holds the object
         itself. So a handle is only freed when, besides no root having it, nobody but this table refers to the object.
         """
-        live = set(self._roots())
+        live, looked_at = self._roots()
         objects = self._objects
         dead = [h for h in self._handles.values() if h not in live and getrefcount(objects[h]) == _ALONE]
         # Dropping an object may run its __del__, which may come back here: the table is consistent before that.
@@ -89,5 +89,6 @@ class ExternRefTable:
             del self._handles[id(objects[handle])]
             objects[handle] = None
         self._free.extend(dead)
-        self._sweep_at = max(FIRST_SWEEP, 2 * len(self._handles))
+        # Threat: a guest with a huge table makes each sweep slow. The work is spread over as many new handles.
+        self._sweep_at = max(FIRST_SWEEP, 2 * len(self._handles), len(self._handles) + looked_at // 4)
         del dropped

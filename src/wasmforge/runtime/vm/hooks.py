@@ -4,6 +4,8 @@ connects them once a process; `EngineState.gates` does that before anything runs
 
 from __future__ import annotations
 
+from wasmforge.compiler.image import TRAP_SECTION
+from wasmforge.runtime.module_registry import lookup_code
 from wasmforge.runtime.native import gates
 from wasmforge.runtime.store import store_of_id
 from wasmforge.runtime.vm.libcalls import BUILTIN_FUNCTIONS
@@ -45,7 +47,10 @@ def _on_trap(store_id: int, kind: int, fault_address: int, pcs: tuple[int, ...],
     from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime.vm.backtrace import Backtrace
 
-    detail = _memory_fault(store_id, fault_address) if kind == TrapKind.MEMORY_OUT_OF_BOUNDS else ""
+    detail = ""
+    if kind == TrapKind.MEMORY_OUT_OF_BOUNDS and fault_address:
+        kind = _trap_of_fault(pcs[0])
+        detail = _memory_fault(store_id, fault_address)
     # No local variable may hold the exception: its traceback has this frame, and the store would be in the cycle.
     raise _without_note(store_id, make_trap(TrapKind(kind), Backtrace(_registry(store_id), pcs, omitted), detail))
 
@@ -54,6 +59,23 @@ def _without_note(store_id: int, exception: BaseException) -> BaseException:
     """Marks that outer gates of a store have nothing to add."""
     exception._wasmforge_stores = {store_id}  # type: ignore[attr-defined]
     return exception
+
+
+def _trap_of_fault(pc: int) -> int:
+    """The code that the trap table of the faulting instruction's image has for it.
+
+    Threat: a fault at an instruction that may not fault means that compiled code computed a wrong address, and what it
+    did before is unknown. It must not look like an ordinary trap, after which programs go on.
+    """
+    from wasmforge.compiler.tables import trap_table
+
+    found = lookup_code(pc)
+    code, offset = found if found is not None else (None, 0)
+    section = b"" if code is None else code.section(TRAP_SECTION)
+    kind = trap_table.lookup(section, offset) if section else None
+    if kind is None:
+        raise SystemError(f"wasmforge: compiled code faulted at text offset {offset:#x}, where nothing may fault")
+    return kind
 
 
 def _memory_fault(store_id: int, fault_address: int) -> str:

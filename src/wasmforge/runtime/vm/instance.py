@@ -61,11 +61,15 @@ class InstanceRecord:
         """The address of the VMFuncRef of an escaping function of the index space, as compiled code computes it."""
         return self.vmctx + self.module.offsets.func_ref(self.module.func_ref_position(index))
 
-    def externref_segment_words(self) -> Iterator[int]:
-        """The handles in element segments, for the sweep of the externref table."""
+    def add_externref_segments(self, live: set[int]) -> int:
+        """Adds the handles in element segments to `live`, for the sweep of the externref table; returns their
+        number."""
+        looked_at = 0
         for segment, words in zip(self.module.info.elements, self.segments, strict=False):
             if segment.type == EXTERNREF:
-                yield from words
+                live.update(words)
+                looked_at += len(words)
+        return looked_at
 
 
 class VMInstance:
