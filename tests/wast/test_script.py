@@ -163,6 +163,14 @@ def test_a_bad_command_does_not_stop_the_script(text: str, reason: str) -> None:
     assert good == Register(2, "next", "")
 
 
+def test_nesting_does_not_exhaust_the_stack() -> None:
+    """Threat: a script nested deep enough to exhaust Python's stack."""
+    n = 100_000
+    command = one('(assert_return (invoke "f") ' + "(either " * n + ")" * (n + 1))
+    assert isinstance(command, BadCommand)
+    assert command.error.reason.startswith("unknown operator either")
+
+
 def test_a_module_is_not_looked_at_before_it_is_asked_for() -> None:
     first, second = commands('(module (func (no such thing))) (register "m")')
     assert isinstance(first, DefineModule)

@@ -72,7 +72,8 @@ def parse(source: str | bytes | bytearray, filename: str | None = None) -> Modul
 
     `source` is one `(module ...)` or the fields of one; bytes must be UTF-8. `filename` is for messages. Identifiers
     become a name section, in `Module.names`. Raises `ParseError`, which has the line and the column, when the text is
-    not a module, and its subclass `UnsupportedSyntaxError` when it needs a proposal that is not implemented.
+    not a module, and its subclass `UnsupportedSyntaxError` when it needs a proposal that is not implemented; what the
+    decoder raises when the text is `(module binary "...")`.
     """
     text = Source(source, filename)
     reader = Reader(text)

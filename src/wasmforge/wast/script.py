@@ -295,7 +295,7 @@ class _ScriptParser(Reader):
         self.expect(")")
         return action
 
-    def _pattern(self) -> Pattern:
+    def _pattern(self, inside_either: bool = False) -> Pattern:
         self.expect("(")
         word = self.tokens[self.at]
         self.at += 1
@@ -307,10 +307,11 @@ class _ScriptParser(Reader):
         elif word == "ref.null":
             self._optional_heap_type()
             pattern = Value(word)
-        elif word == "either":
+        elif word == "either" and not inside_either:
+            # Not inside another one: a script may not make the parser recurse as deep as it likes.
             choices: list[Pattern] = []
             while self.tokens[self.at] == "(":
-                choices.append(self._pattern())
+                choices.append(self._pattern(inside_either=True))
             pattern = Either(tuple(choices))
         elif word == "v128.const":
             raise self.unsupported(features.SIMD, self.at - 1)
