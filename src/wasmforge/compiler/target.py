@@ -30,9 +30,9 @@ def host_level() -> str:
     global _level
     if _level is None:
         # The first record is enough, and on machines with many cores much cheaper than the whole file.
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
-            line = next((line for line in f if line.startswith("flags")), "")
-        flags = frozenset(line.split())
+        with open("/proc/cpuinfo", "rb") as f:
+            line = next((line for line in f if line.startswith(b"flags")), b"")
+        flags = frozenset(line.decode("ascii", "replace").split())
         best = None
         for level, needed in LEVELS.items():
             if not needed <= flags:

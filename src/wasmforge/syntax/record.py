@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from enum import Enum, IntEnum
     from typing import NamedTuple
 else:
-    from operator import attrgetter, itemgetter
+    from _operator import attrgetter, itemgetter  # the C half; the Python half takes 0.2 ms
 
     class _Factory:
         __slots__ = ("make",)
