@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wasmforge.runtime.native import gates
-from wasmforge.runtime.native.image import encode, link
 
 from tests.runtime.native.fake import Store, compile_ir, note_exception, raise_trap
 from tests.runtime.native.guest import GUEST_FILE, code, text
+from wasmforge.runtime.native import gates
+from wasmforge.runtime.native.image import encode, link
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def guest_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def child_environment(guest_file: Path) -> dict[str, str]:
     """What a child process needs to import the package and the tests."""
     root = Path(__file__).parents[3]
-    path = os.pathsep.join([str(root / "src"), str(root)])
+    path = os.pathsep.join([str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path, GUEST_FILE: str(guest_file)}
 
 

@@ -70,7 +70,8 @@ def _gep(out: list[str], base: str, offset: int) -> str:
 def array_to_wasm(ft: FuncType) -> str:
     """The trampoline from the array call to the internal convention."""
     out = [
-        f"define dso_local void @a2w_{mangle(ft)}(ptr %callee, ptr %caller, ptr %values, i64 %n, ptr %target) {ATTRIBUTES} {{"
+        f"define dso_local void @a2w_{mangle(ft)}(ptr %callee, ptr %caller, ptr %values, i64 %n, ptr %target)",
+        f"    {ATTRIBUTES} {{",
     ]
     context_at = _gep(out, "%callee", VMContextOffsets.STORE_CONTEXT)
     out.append(f"  %context = load ptr, ptr {context_at}")

@@ -1,13 +1,12 @@
-"""The "wasm" functions that the tests of the gates call, in LLVM IR by the calling convention, compiled once a session."""
+"""The "wasm" functions that the tests of the gates call, in LLVM IR by the calling convention, compiled once a
+session.
+"""
 
 from __future__ import annotations
 
 import os
 from functools import cache
 from pathlib import Path
-
-from wasmforge.compiler.environ import StoreContext, VMContextOffsets
-from wasmforge.runtime.native.image import decode, link
 
 from tests.runtime.native.fake import (
     ATTRIBUTES,
@@ -20,6 +19,8 @@ from tests.runtime.native.fake import (
     memory_pointer,
     wasm_to_array,
 )
+from wasmforge.compiler.environ import StoreContext, VMContextOffsets
+from wasmforge.runtime.native.image import decode, link
 
 OFFSETS = VMContextOffsets(1, 0, 4, 0, 0, 0, 0)
 
@@ -46,9 +47,8 @@ SIGNATURES = {
 
 def _identity(name: str, params: str, results: str, picks: list[int]) -> str:
     """A function that returns its parameters, result k being parameter picks[k], by the rules for areas."""
-    from wasmforge.compiler.environ import VALRAW_SIZE, assign_params, assign_results
-
     from tests.runtime.native.fake import LLVM, result_type
+    from wasmforge.compiler.environ import VALRAW_SIZE, assign_params, assign_results
 
     signature = ft(params, results)
     body = [f"  %ca = getelementptr i8, ptr %vm, i64 {VMContextOffsets.STORE_CONTEXT}", "  %c = load ptr, ptr %ca"]
@@ -77,9 +77,7 @@ def _identity(name: str, params: str, results: str, picks: list[int]) -> str:
             body.append(f"  %s{i} = insertvalue {rt} {value}, {LLVM[t]} %p{picks[i]}, {k}")
             value, k = f"%s{i}", k + 1
     body.append("  ret void" if rt == "void" else f"  ret {rt} {value}")
-    return (
-        f"define dso_local swiftcc {rt} @{name}({', '.join(head)}) {ATTRIBUTES} {{\n" + "\n".join(body) + "\n}\n"
-    )
+    return f"define dso_local swiftcc {rt} @{name}({', '.join(head)}) {ATTRIBUTES} {{\n" + "\n".join(body) + "\n}\n"
 
 
 def _binary(name: str, t: str, operation: str) -> str:
@@ -189,7 +187,8 @@ define dso_local swiftcc i32 @host_then_trap(ptr swiftself %vm, i32 %x) {ATTRIBU
   %v = call swiftcc i32 @load(ptr swiftself %vm, i32 %r)
   ret i32 %v
 }}
-define dso_local swiftcc {{double, float, i64, i32}} @call_host_many(ptr swiftself %vm, i32 %a, i64 %b, float %c, double %d)
+define dso_local swiftcc {{double, float, i64, i32}} @call_host_many(ptr swiftself %vm, i32 %a, i64 %b, float %c,
+    double %d)
     {ATTRIBUTES} {{
 {call_import(HOST_MANY, 1, "%r", ["%a", "%b", "%c", "%d"], "h", OFFSETS)}
   ret {{double, float, i64, i32}} %r
@@ -218,7 +217,8 @@ define dso_local swiftcc void @table_init(ptr swiftself %vm, i32 %a, i32 %b, i64
 {call_builtin("table_init", "", "i32 %a, i32 %b, i64 %c, i64 %d, i64 %e", "m")}
   ret void
 }}
-; Recursion with small frames that makes a gate call at every depth, so that one of them is at the very end of the stack.
+; Recursion with small frames that makes a gate call at every depth, so that one of them is at the very end of the
+; stack.
 define dso_local swiftcc i32 @recurse_host(ptr swiftself %vm, i32 %x) {ATTRIBUTES} {{
 {call_import(HOST, 0, "%h", ["%x"], "h", OFFSETS)}
   %n = add i32 %h, 1
@@ -466,4 +466,3 @@ def text() -> str:
     parts.extend(map(array_to_wasm, signatures))
     parts.extend(map(wasm_to_array, (HOST, HOST_MANY, SIGNATURES["mixed"], SIGNATURES["many"])))
     return "\n".join(parts)
-

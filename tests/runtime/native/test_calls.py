@@ -10,12 +10,12 @@ import threading
 from typing import Any
 
 import pytest
+
+from tests.runtime.native.fake import Store
+from tests.runtime.native.guest import MANY_PARAMS, MIXED, SIGNATURES, code
 from wasmforge.compiler.environ import CALL_FLAG_RAW, CALL_FLAG_RELEASE_GIL
 from wasmforge.runtime.native import gates
 from wasmforge.syntax.types import EXTERNREF, FUNCREF
-
-from tests.runtime.native.fake import Store, ft
-from tests.runtime.native.guest import MANY_PARAMS, MIXED, SIGNATURES, code
 
 
 def function(store: Store, name: str, flags: int = 0) -> Any:
@@ -121,7 +121,7 @@ def test_several_results_are_a_list(store: Store) -> None:
 
 
 def test_values_in_registers_and_areas_keep_their_places(store: Store) -> None:
-    """Rules 2 to 4: more than 6 integers, more than 8 floats, references among them, and more results than registers."""
+    """Rules 2 to 4: more than 6 integers, more than 8 floats, references among them, more results than registers."""
     store_refs(store)
     mixed = function(store, "mixed")
     values: list[Any] = [i if letter in "iI" else i + 0.5 for i, letter in enumerate(MIXED[:-2])]
@@ -133,9 +133,12 @@ def test_a_thousand_parameters_and_results(store: Store) -> None:
     many = function(store, "many")
     for _ in range(5):
         values = [
-            {"i": rng.randrange(-(2**31), 2**31), "I": rng.randrange(-(2**63), 2**63), "f": float(i), "F": rng.random()}[
-                letter
-            ]
+            {
+                "i": rng.randrange(-(2**31), 2**31),
+                "I": rng.randrange(-(2**63), 2**63),
+                "f": float(i),
+                "F": rng.random(),
+            }[letter]
             for i, letter in enumerate(MANY_PARAMS)
         ]
         assert many(*values) == values
@@ -217,7 +220,7 @@ def test_function_object(store: Store) -> None:
     add = function(store, "add")
     assert add.__name__ == "add"
     assert add.__self__.owner is store
-    other = gates().make_callable("näme", int(add.__self__), owner, "näme($self, a, b, /)\n--\n\nAdds.")
+    other: Any = gates().make_callable("näme", int(add.__self__), owner, "näme($self, a, b, /)\n--\n\nAdds.")
     assert other(1, 2) == 3
     assert other.__name__ == "näme"
     assert other.__doc__ == "Adds."
@@ -241,9 +244,7 @@ def test_four_threads_with_the_gil_released(store: Store) -> None:
     def run(identity: int) -> None:
         mine = Store(code(), identity=identity)
         add = mine.function("add", SIGNATURES["add"], CALL_FLAG_RELEASE_GIL)
-        for i in range(20_000):
-            if add(i, identity) != i + identity:
-                errors.append(i)
+        errors.extend(i for i in range(20_000) if add(i, identity) != i + identity)
         assert mine.idle()
         mine.close()
 

@@ -1,5 +1,5 @@
-"""Genuine crashes stay crashes: whoever reported them before us still does, and the process dies by the signal. Each test runs a
-process of its own.
+"""Genuine crashes stay crashes: whoever reported them before us still does, and the process dies by the signal. Each
+test runs a process of its own.
 """
 
 from __future__ import annotations
@@ -128,7 +128,9 @@ threading.Thread(target=send).start()
 s.function("endless", I_I, 1)(1)
 """
     assert_crash(run(script), number, report=False)
-    assert_crash(run("s = start()\nfaulthandler.enable()\nnative.gates().hook_signals()\n" + script.split("\n", 2)[2]), number)
+    assert_crash(
+        run("s = start()\nfaulthandler.enable()\nnative.gates().hook_signals()\n" + script.split("\n", 2)[2]), number
+    )
 
 
 def test_attack_a_forged_fault(run: Run) -> None:
@@ -173,7 +175,9 @@ ctypes.string_at(s.reservation, 1)
 
 
 def test_another_runtime_in_the_process(run: Run) -> None:
-    """The wasmtime package installs handlers, too: both sides' traps work, whoever came last, and a crash is still one."""
+    """The wasmtime package installs handlers, too: both sides' traps work, whoever came last, and a crash is still
+    one.
+    """
     pytest.importorskip("wasmtime")
     script = """
 import wasmtime

@@ -8,12 +8,12 @@ import traceback
 from typing import Any
 
 import pytest
-from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL, HOST_FLAG_CALLER
-from wasmforge.runtime.native import gates
-from wasmforge.syntax.errors import WasmtimeError
 
 from tests.runtime.native.fake import Store, exceptions_seen, ft
 from tests.runtime.native.guest import HOST, HOST_MANY, MANY_PARAMS, SIGNATURES, TABLE_INIT, VOID_III, code
+from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL, HOST_FLAG_CALLER
+from wasmforge.runtime.native import gates
+from wasmforge.syntax.errors import WasmtimeError
 
 I_I = ft("i", "i")
 FLAGS = pytest.mark.parametrize("flags", [0, CALL_FLAG_RELEASE_GIL])
@@ -299,7 +299,7 @@ def test_python_builtins(store: Store) -> None:
     assert calls[-1] == (2**32 - 1, 2, 2**64 - 3, 4, 5)
     with pytest.raises(LookupError, match="table"):
         table_init(0, 0, 0, 0, 9)
-    gates().set_builtin("memory_grow", lambda *_: "x")  # type: ignore[arg-type, return-value]
+    gates().set_builtin("memory_grow", lambda *_: "x")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         function(1)
     with pytest.raises(WasmtimeError, match="part of the gates"):
@@ -312,7 +312,7 @@ def test_native_memory_builtins(store: Store) -> None:
     memory = (ctypes.c_uint8 * 65536).from_address(store.reservation)
     store.function("fill", VOID_III)(10, 0x1AB, 5)
     assert list(memory[9:16]) == [0, 0xAB, 0xAB, 0xAB, 0xAB, 0xAB, 0]
-    memory[10:15] = b"\1\2\3\4\5"
+    memory[10:15] = [1, 2, 3, 4, 5]
     store.function("move", VOID_III)(12, 10, 5)
     assert list(memory[10:17]) == [1, 2, 1, 2, 3, 4, 5]
 

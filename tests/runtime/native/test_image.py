@@ -1,4 +1,6 @@
-"""The image of the gates: found in the cache, rebuilt when damaged or outdated, refused when others could have written it."""
+"""The image of the gates: found in the cache, rebuilt when damaged or outdated, refused when others could have written
+it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from wasmforge.runtime.native import loader
 from wasmforge.runtime.native.build import compile_object
 from wasmforge.runtime.native.image import decode, encode, link
@@ -67,14 +70,18 @@ def test_damaged_cache_is_rebuilt(environment: dict[str, str], image: bytes, dam
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 1
     decoded, _ = decode(good)
-    other = encode(
-        type(decoded)(b"x" * 32, decoded.text, decoded.writable_size, decoded.imports, decoded.symbols)
-    )
+    other = encode(type(decoded)(b"x" * 32, decoded.text, decoded.writable_size, decoded.imports, decoded.symbols))
     if damage == "directory":
         file.unlink()
         file.mkdir()
     else:
-        contents = {"truncated": good[:-4096], "empty": b"", "flipped": flipped, "text": b"hello", "other key": other}
+        contents: dict[str, bytes] = {
+            "truncated": good[:-4096],
+            "empty": b"",
+            "flipped": bytes(flipped),
+            "text": b"hello",
+            "other key": other,
+        }
         file.write_bytes(contents[damage])
     assert start(environment) == "built False"
     if damage != "directory":
@@ -190,7 +197,9 @@ def test_image_is_position_independent(image: bytes) -> None:
 
 
 def test_only_stable_functions_of_cpython_are_called(image: bytes) -> None:
-    """One image serves every CPython from 3.11 on: all it imports is in the stable ABI, but for PyObject_Vectorcall in 3.11."""
+    """One image serves every CPython from 3.11 on: all it imports is in the stable ABI, but for PyObject_Vectorcall in
+    3.11.
+    """
     from wasmforge.runtime.native.text import DATA_IMPORTS, FUNCTION_IMPORTS
 
     decoded, _ = decode(image)

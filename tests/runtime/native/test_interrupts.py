@@ -1,5 +1,5 @@
-"""Ctrl-C while wasm runs (docs/rationale.md, "Ctrl-C"): it comes out as KeyboardInterrupt at once wherever wasm is, and a
-handler that returns leaves wasm as if nothing had happened.
+"""Ctrl-C while wasm runs (docs/rationale.md, "Ctrl-C"): it comes out as KeyboardInterrupt at once wherever wasm is,
+and a handler that returns leaves wasm as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL
-from wasmforge.runtime.native import gates
 
 from tests.runtime.native.fake import Store, exceptions_seen, ft
 from tests.runtime.native.guest import HOST, code
+from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL
+from wasmforge.runtime.native import gates
 
 I_I = ft("i", "i")
 
@@ -30,8 +30,9 @@ def counting_host(store: Store) -> None:
 
 @contextmanager
 def interrupter(low: float, high: float, number: int = signal.SIGINT) -> Iterator[Callable[[], None]]:
-    """A child process that sends the signal a random time after each call of the yielded function. It must be a process: the
-    wasm loop may hold the GIL."""
+    """A child process that sends the signal a random time after each call of the yielded function. It must be a
+    process: the wasm loop may hold the GIL.
+    """
     read, write = os.pipe()
     parent = os.getpid()
     child = os.fork()
@@ -44,13 +45,15 @@ def interrupter(low: float, high: float, number: int = signal.SIGINT) -> Iterato
         os._exit(0)
     os.close(read)
     try:
-        yield lambda: os.write(write, b"x")  # type: ignore[misc, return-value]
+        yield lambda: os.write(write, b"x")  # type: ignore[misc]
     finally:
         os.close(write)
         os.waitpid(child, 0)
 
 
-def interrupt_often(store: Store, call: Callable[[int], object], times: int, low: float = 0.0, high: float = 0.001) -> None:
+def interrupt_often(
+    store: Store, call: Callable[[int], object], times: int, low: float = 0.0, high: float = 0.001
+) -> None:
     with interrupter(low, high) as send:
         for _ in range(times):
             with pytest.raises(KeyboardInterrupt):
@@ -68,8 +71,9 @@ def test_endless_wasm_raises_keyboard_interrupt(store: Store, name: str, flags: 
 
 
 def test_interrupts_at_entry_and_return_are_not_lost(store: Store) -> None:
-    """Signals that arrive in the gates themselves, before wasm or on the way back to it: a loop of short entries, each of
-    which spins for ever if the interrupt is lost in a window."""
+    """Signals that arrive in the gates themselves, before wasm or on the way back to it: a loop of short entries, each
+    of which spins for ever if the interrupt is lost in a window.
+    """
     endless = store.function("endless", I_I)
     nothing = store.function("nothing", ft("", ""))
 
@@ -98,8 +102,10 @@ def test_long_memory_move_is_interrupted_afterwards(store: Store) -> None:
     interrupt_often(store, lambda _: store.function("endless_move", I_I)(60000), 100)
 
 
-def run_with_handler(handler: Callable[[int, Any], None], body: Callable[[], bool], number: int = signal.SIGINT) -> None:
-    """Calls `body` until it returns false while signals of 0 to 300 µs distance arrive, whose Python handler returns."""
+def run_with_handler(
+    handler: Callable[[int, Any], None], body: Callable[[], bool], number: int = signal.SIGINT
+) -> None:
+    """Calls `body` until it returns false while signals 0 to 300 µs apart arrive, whose Python handler returns."""
     old = signal.signal(number, handler)
     gates().hook_signals()
     child = os.fork()
@@ -122,7 +128,7 @@ def run_with_handler(handler: Callable[[int, Any], None], body: Callable[[], boo
 @pytest.mark.parametrize("flags", [0, CALL_FLAG_RELEASE_GIL])
 @pytest.mark.parametrize("name", ["work", "red_zone", "area_loop", "host_loop"])
 def test_a_handler_that_returns_leaves_wasm_undisturbed(store: Store, name: str, flags: int) -> None:
-    """All registers, flags, vector registers and the areas survive, although the handler runs wasm of the same store."""
+    """All registers, flags and areas survive, although the handler runs wasm of the same store."""
     function = store.function(name, I_I, flags)
     swap = store.function("mixed", ft("iIfFiIfFiIfFiIfFiIfFiIfFrx", "iIfFiIfFiIfFiIfFiIfFiIfFrx"))
     values = [1, 2, 3.0, 4.0] * 6 + [None, None]
@@ -215,4 +221,4 @@ def test_backtrace_of_an_interrupt_begins_at_the_interrupted_function(store: Sto
     assert identity == 1
     assert exception is caught.value
     assert omitted == 0
-    assert [code().name(pc) for pc in pcs][0] == "endless"
+    assert code().name(pcs[0]) == "endless"

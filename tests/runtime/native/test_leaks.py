@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL, HOST_FLAG_CALLER
-from wasmforge.runtime.native import gates
 
 from tests.runtime.native.fake import Store, Trap, exceptions_seen, ft
 from tests.runtime.native.guest import HOST, HOST_MANY, MIXED, SIGNATURES
+from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL, HOST_FLAG_CALLER
+from wasmforge.runtime.native import gates
 
 I_I = ft("i", "i")
 
@@ -142,7 +142,8 @@ def test_callables_are_freed_with_their_owner(store: Store) -> None:
     class Owner:
         pass
 
-    descriptor = int(store.function("add", ft("ii", "i")).__self__)
+    add: Any = store.function("add", ft("ii", "i"))
+    descriptor = int(add.__self__)
     before = blocks()
     for _ in range(10_000):
         function = gates().make_callable("add", descriptor, Owner(), "doc")

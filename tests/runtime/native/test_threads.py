@@ -6,13 +6,13 @@ import ctypes
 import threading
 
 import pytest
+
+from tests.runtime.native.fake import GUARD_SIZE, Store, Trap, ft
+from tests.runtime.native.guest import code
 from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL, StoreContext
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.runtime.native import StackPool
 from wasmforge.syntax.errors import WasmtimeError
-
-from tests.runtime.native.fake import GUARD_SIZE, Store, Trap, ft
-from tests.runtime.native.guest import code
 
 I_I = ft("i", "i")
 
@@ -29,7 +29,7 @@ def in_thread(function: object) -> None:
 
 
 def test_every_new_thread_can_overflow_the_stack_of_an_old_store(store: Store) -> None:
-    """glibc gives the next thread the same thread pointer; without its own alternate stack the overflow would kill us."""
+    """glibc gives the next thread the same thread pointer; without an alternate stack the overflow would kill us."""
     recurse = store.function("recurse16", I_I)
     pointers = set()
     kinds: list[int] = []

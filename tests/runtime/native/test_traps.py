@@ -7,14 +7,14 @@ import threading
 from typing import Any
 
 import pytest
+
+from tests.runtime.native.fake import GUARD_SIZE, Code, Store, Trap, ft, raise_trap
+from tests.runtime.native.guest import FRAMES, HOST, code
 from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.runtime.native import MAX_BACKTRACE, gates
 from wasmforge.runtime.native.image import link
 from wasmforge.syntax.errors import WasmtimeError
-
-from tests.runtime.native.fake import GUARD_SIZE, Code, Store, Trap, ft, raise_trap
-from tests.runtime.native.guest import FRAMES, HOST, code
 
 I_I = ft("i", "i")
 II_I = ft("ii", "i")
@@ -107,7 +107,9 @@ def test_stack_overflow_with_any_frame_size(store: Store, size: int) -> None:
 @pytest.mark.parametrize("name", ["recurse_host", "recurse_move", "recurse_grow"])
 @FLAGS
 def test_recursion_that_ends_in_a_gate(store: Store, name: str, flags: int) -> None:
-    """Attack: exhaust the stack with a gate call at every depth, so that gates run with as little stack as a guest can arrange."""
+    """Attack: exhaust the stack with a gate call at every depth, so that gates run with as little stack as a guest can
+    arrange.
+    """
     store.set_import(0, lambda x: x, HOST)
     gates().set_builtin("memory_grow", lambda *_: 1)
     function = store.function(name, I_I, flags)
@@ -120,8 +122,9 @@ def test_recursion_that_ends_in_a_gate(store: Store, name: str, flags: int) -> N
 
 @pytest.mark.parametrize("what", range(5))
 def test_gates_at_every_distance_from_the_guard(what: int) -> None:
-    """Attack: a gate called with 0, 8, 16, ... bytes left. Each outcome is the gate's own or a stack overflow, and nested
-    entries at the end of the stack are overflows, too."""
+    """Attack: a gate called with 0, 8, 16, ... bytes left. Each outcome is the gate's own or a stack overflow, and
+    nested entries at the end of the stack are overflows, too.
+    """
     small = Store(code(), stack_size=16384)
     gates().set_hooks(on_trap=raise_trap)
     gates().set_builtin("memory_grow", lambda *_: 1)
@@ -229,7 +232,9 @@ def test_ten_thousand_traps_in_four_threads(store: Store) -> None:
 
 
 def test_nested_activations_with_random_ends(store: Store) -> None:
-    """wasm, Python, wasm to random depth; a trap, an overflow, an exception or a return at the bottom; caught half way or not."""
+    """wasm, Python, wasm to random depth; a trap, an overflow, an exception or a return at the bottom; caught half way
+    or not.
+    """
     rng = random.Random(5)
     call = store.function("host_keep", I_I)
     load, recurse = store.function("load", I_I), store.function("recurse3000", I_I)

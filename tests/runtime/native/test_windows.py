@@ -1,5 +1,5 @@
-"""A signal at every single instruction of the gates' critical stretches, by ptrace: random signals practically never meet
-these windows, but one that is lost there leaves an endless loop that Ctrl-C cannot stop.
+"""A signal at every single instruction of the gates' critical stretches, by ptrace: random signals practically never
+meet these windows, but one that is lost there leaves an endless loop that Ctrl-C cannot stop.
 """
 
 from __future__ import annotations
@@ -65,7 +65,15 @@ class Traced:
         assert self.process.stdin and self.process.stdout
         self.stdin: IO[bytes] = self.process.stdin
         self.stdout: IO[bytes] = self.process.stdout
-        names = ("enter", "entry_window", "enter_ret", "gate_return_window", "gate_return_end", "inject_window", "inject_end")
+        names = (
+            "enter",
+            "entry_window",
+            "enter_ret",
+            "gate_return_window",
+            "gate_return_end",
+            "inject_window",
+            "inject_end",
+        )
         self.symbols = dict(zip(names, map(int, self.stdout.readline().split()), strict=True))
         self.pid = self.process.pid
 
@@ -248,7 +256,9 @@ for _ in sys.stdin:
 
 
 def test_results_survive_a_signal_at_every_instruction_of_the_return(traced: Callable[[str], Traced]) -> None:
-    """A handler that returns and runs wasm of the same store, at every instruction around the return of a builtin with a result."""
+    """A handler that returns and runs wasm of the same store, at every instruction around the return of a builtin with
+    a result.
+    """
     child = traced("""
 g.set_builtin("memory_grow", lambda vmctx, pages, memory: pages * 3)
 hits = 0

@@ -1,5 +1,5 @@
-"""Values between CPython objects and ValRaw slots: the table of conversions that exported functions (`calls.py`) and host
-functions (`host_calls.py`) share, and their error messages.
+"""Values between CPython objects and ValRaw slots: the table of conversions that exported functions (`calls.py`) and
+host functions (`host_calls.py`) share, and their error messages.
 
 Only stable-ABI functions of CPython are called. Integers go through PyLong_AsLongAndOverflow, which accepts bool and
 `__index__` and refuses floats; floats through PyFloat_AsDouble, which accepts int and `__float__`.
@@ -15,8 +15,8 @@ from wasmforge.syntax.types import VALUE_TYPES, ValType
 __all__ = ["c_string", "ir"]
 
 IR: Final = """
-; Object to slot. `key` is the value type, plus RAW_KEY for bit patterns. 0 on success, else 1, with an exception set or,
-; when an integer is out of range, perhaps none: `explain` finishes the message.
+; Object to slot. `key` is the value type, plus RAW_KEY for bit patterns. 0 on success, else 1, with an exception set
+; or, when an integer is out of range, perhaps none: `explain` finishes the message.
 define internal i32 @unbox(ptr %object, i32 %key, ptr %slot, i64 %store) alwaysinline nounwind {
   %is.i32 = icmp eq i32 %key, <ValType.I32>
   br i1 %is.i32, label %i32, label %others, !prof !likely
@@ -258,9 +258,10 @@ failed:
   ret ptr null
 }
 
-; After a failed unbox: an OverflowError or TypeError that names function, position and type. An exception that user code
-; raised (from __index__, __float__ or a hook), other than those kinds, stays as it is.
-define internal void @explain(ptr %name, ptr %what, i64 %position, i32 %key, ptr %object, i32 %status) cold noinline nounwind {
+; After a failed unbox: an OverflowError or TypeError that names function, position and type. An exception that user
+; code raised (from __index__, __float__ or a hook), other than those kinds, stays as it is.
+define internal void @explain(ptr %name, ptr %what, i64 %position, i32 %key, ptr %object,
+    i32 %status) cold noinline nounwind {
   %has.name = icmp ne ptr %name, null
   %shown.name = select i1 %has.name, ptr %name, ptr @text.anonymous
   %type.name = call ptr @type_name(i32 %key)
@@ -295,7 +296,8 @@ convertible:
   %has.method = icmp ne i32 %found, 0
   br i1 %has.method, label %bad.method, label %wrong.type
 bad.method:
-  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %type.error, ptr @text.bad_method, ptr %shown.name, ptr %what, i64 %position, ptr %method, ptr %type.name)
+  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %type.error, ptr @text.bad_method, ptr %shown.name, ptr %what,
+      i64 %position, ptr %method, ptr %type.name)
   ret void
 wrong.type:
   %type = call ptr @PyObject_Type(ptr %object)
@@ -304,12 +306,14 @@ wrong.type:
   %unknown = icmp eq ptr %object.type.name, null
   br i1 %unknown, label %keep, label %format
 format:
-  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %type.error, ptr @text.expected, ptr %shown.name, ptr %what, i64 %position, ptr %type.name, ptr %object.type.name)
+  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %type.error, ptr @text.expected, ptr %shown.name, ptr %what,
+      i64 %position, ptr %type.name, ptr %object.type.name)
   call void @Py_DecRef(ptr %object.type.name)
   ret void
 range:
   call void @PyErr_Clear()
-  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %overflow.error, ptr @text.range, ptr %shown.name, ptr %what, i64 %position, ptr %type.name)
+  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %overflow.error, ptr @text.range, ptr %shown.name, ptr %what,
+      i64 %position, ptr %type.name)
   ret void
 keep:
   ret void
@@ -344,8 +348,7 @@ def _type_names() -> str:
     out.append("  switch i32 %type, label %unknown [")
     out.extend(f"    i32 {t}, label %t{t}" for t in VALUE_TYPES)
     out.append("  ]")
-    for t in VALUE_TYPES:
-        out.append(f"t{t}:\n  ret ptr @text.type.{t}")
+    out.extend(f"t{t}:\n  ret ptr @text.type.{t}" for t in VALUE_TYPES)
     out.append("unknown:\n  ret ptr @text.type.unknown\n}\n")
     strings = [c_string(f"text.type.{t}", VALUE_TYPES[ValType(t)]) for t in VALUE_TYPES]
     return "".join(strings) + c_string("text.type.unknown", "an unknown type") + "\n".join(out)

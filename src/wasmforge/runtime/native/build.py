@@ -1,6 +1,7 @@
 """Compiles the gates with LLVM: `python -m wasmforge.runtime.native.build [FILE]` writes the image to FILE, by default
-`gates.bin` beside this file, where a wheel carries it; `-` writes to standard output, which is how `loader.py` runs it in a
-child process, because importing LLVM takes longer than a whole cached start and an LLVM crash must not take the parent along.
+`gates.bin` beside this file, where a wheel carries it; `-` writes to standard output, which is how `loader.py` runs it
+in a child process, because importing LLVM takes longer than a whole cached start and an LLVM crash must not take the
+parent along.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The universal call wrapper: one METH_FASTCALL function behind every callable export. Its `self` is an int whose value is
-the address of a CallDescriptor, which lists types and targets, so that no code is compiled for a signature. It also turns
-traps and exceptions that left wasm into Python exceptions, with the hooks of the runtime.
+"""The universal call wrapper: one METH_FASTCALL function behind every callable export. Its `self` is an int whose
+value is the address of a CallDescriptor, which lists types and targets, so that no code is compiled for a signature.
+It also turns traps and exceptions that left wasm into Python exceptions, with the hooks of the runtime.
 
-Order matters: arguments are unboxed first, because `__index__` and the like may run any Python code; from the thread check to
-`enter` the GIL is held without a gap, so no other thread can take the store between check and use.
+Order matters: arguments are unboxed first, because `__index__` and the like may run any Python code; from the thread
+check to `enter` the GIL is held without a gap, so no other thread can take the store between check and use.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ unbox.done:
   br i1 %more, label %unbox.next, label %check.thread
 
 check.thread:
-  ; The generation changes whenever a thread that was set up ends, so a new thread with an old thread pointer is noticed.
+  ; The generation changes whenever a thread that was set up ends, so a new thread with an old thread pointer is
+  ; noticed.
   %thread = call ptr @llvm.thread.pointer()
   %thread.word = ptrtoint ptr %thread to i64
   %generation = load atomic i64, ptr @thread_generation monotonic, align 8
@@ -103,18 +104,21 @@ call:
   %release = icmp ne i32 %release.flag, 0
   br i1 %release, label %call.released, label %call.held, !prof !unlikely
 call.held:
-  %outcome.held = call i32 @enter(ptr %array.call, ptr %vmctx, ptr %values, i64 %slots, ptr %wasm.call, ptr %context, ptr %record)
+  %outcome.held = call i32 @enter(ptr %array.call, ptr %vmctx, ptr %values, i64 %slots, ptr %wasm.call, ptr %context,
+      ptr %record)
   br label %outcome
 call.released:
-  ; HOST_SP is what tells other threads that the store is active, so it must be non-zero from before the GIL is given up until
-  ; after it is back, and THREAD_STATE belongs to whoever is active. Nothing uses the 1 as an address: no wasm runs on it.
+  ; HOST_SP is what tells other threads that the store is active, so it must be non-zero from before the GIL is given
+  ; up until after it is back, and THREAD_STATE belongs to whoever is active. Nothing uses the 1 as an address: no wasm
+  ; runs on it.
   %old.sp = load.field i64, ptr %context, <StoreContext.HOST_SP>
   %was.active = icmp ne i64 %old.sp, 0
   %marked.sp = select i1 %was.active, i64 %old.sp, i64 1
   store.field i64 %marked.sp, ptr %context, <StoreContext.HOST_SP>
   %state = call ptr @PyEval_SaveThread()
   store.field ptr %state, ptr %context, <StoreContext.THREAD_STATE>
-  %outcome.released = call i32 @enter(ptr %array.call, ptr %vmctx, ptr %values, i64 %slots, ptr %wasm.call, ptr %context, ptr %record)
+  %outcome.released = call i32 @enter(ptr %array.call, ptr %vmctx, ptr %values, i64 %slots, ptr %wasm.call,
+      ptr %context, ptr %record)
   %has.gil = icmp eq i32 %outcome.released, 2    ; exceptions arrive with the GIL, and THREAD_STATE 0
   br i1 %has.gil, label %call.back, label %call.restore, !prof !unlikely
 call.restore:
@@ -203,10 +207,10 @@ define internal void @explain_arity(ptr %name, i64 %params, i64 %given) cold noi
   ret void
 }
 
-; Makes the store belong to this thread, or raises if it is active on another one. 0, or 1 with an exception set.
-; The hook prepares the thread and returns its stack limit; being Python code, it may lose the GIL at any point. So the decision is
-; made here, between reading HOST_SP and writing THREAD without a gap; when the store was taken meanwhile, the hook is asked
-; again, which then raises.
+; Makes the store belong to this thread, or raises if it is active on another one. 0, or 1 with an exception set. The
+; hook prepares the thread and returns its stack limit; being Python code, it may lose the GIL at any point. So the
+; decision is made here, between reading HOST_SP and writing THREAD without a gap; when the store was taken meanwhile,
+; the hook is asked again, which then raises.
 define internal i32 @new_thread(ptr %context, i64 %token) cold noinline nounwind {
   %word = ptrtoint ptr %context to i64
   %arguments = alloca [2 x ptr]
@@ -273,7 +277,8 @@ done:
   ret ptr %result
 }
 
-; 1: a trap, no exception is set and on_trap must raise one. 2: an exception is set; on_exception sees it and it goes on.
+; 1: a trap, no exception is set and on_trap must raise one. 2: an exception is set; on_exception sees it and it goes
+; on.
 define internal void @raise_outcome(ptr %context, ptr %record, i32 %outcome) cold noinline nounwind {
   %arguments = alloca [6 x ptr]
   %type = alloca ptr

@@ -7,11 +7,12 @@ Invariants
 - While the host runs inside an activation, WASM_SP is where a nested entry puts its first frame and LAST_EXIT_FP is the
   frame through which wasm left. `enter` saves these three words and every exit restores them, so a trap needs
   no undoing beyond jumping to `enter_exit` with rbp at the entry frame.
-- The only instruction of the gates that writes to the wasm stack is `entry_call`. It may hit the guard when a nested entry
-  begins at the very end of the stack; the fault handler knows its address and takes rbp as the entry frame.
-- A signal may come at every instruction. Before `entry_window` and from `enter_ret` on, the handler only sets `pending`. In
-  [entry_window, enter_ret) it also moves the program counter back to `entry_window`: everything there can be done again
-  (rsp is reloaded, registers are only read), so the flag is always tested after the last signal before wasm runs.
+- The only instruction of the gates that writes to the wasm stack is `entry_call`. It may hit the guard when a nested
+  entry begins at the very end of the stack; the fault handler knows its address and takes rbp as the entry frame.
+- A signal may come at every instruction. Before `entry_window` and from `enter_ret` on, the handler only sets
+  `pending`. In [entry_window, enter_ret) it also moves the program counter back to `entry_window`: everything there
+  can be done again (rsp is reloaded, registers are only read), so the flag is always tested after the last signal
+  before wasm runs.
 """
 
 from __future__ import annotations

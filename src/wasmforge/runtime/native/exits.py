@@ -3,12 +3,13 @@ wasm side's rsp and rbp in a frame on the host stack (`emission.GateFrame`), cal
 `gate_return`, or, when Python raised, unwinds through `gate_unwind`.
 
 Invariants
-- A gate writes nothing to the wasm stack; it only reads its return address there. So it cannot fault however near the guard
-  the guest has gone, and whatever is called next (libc, CPython) runs on the thread's own stack.
+- A gate writes nothing to the wasm stack; it only reads its return address there. So it cannot fault however near the
+  guard the guest has gone, and whatever is called next (libc, CPython) runs on the thread's own stack.
 - The callee-saved registers are never touched: the bodies obey the C convention, which preserves all that wasm expects.
-- [gate_return_window, gate_return_end) can be done again from its start, because all it reads hangs on r11, which points to the gate
-  frame; the fault handler moves a program counter found there back, so no signal slips in between test and return. The frame
-  stays valid although rsp already left the host stack: nothing writes there until wasm has run on.
+- [gate_return_window, gate_return_end) can be done again from its start, because all it reads hangs on r11, which
+  points to the gate frame; the fault handler moves a program counter found there back, so no signal slips in between
+  test and return. The frame stays valid although rsp already left the host stack: nothing writes there until wasm has
+  run on.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The Python side of the gates: one `Gates` object a process, which the runtime asks for addresses, callables, registrations
-and hooks. Everything hot happens in the machine code; nothing here is called on the way of a wasm call.
+"""The Python side of the gates: one `Gates` object a process, which the runtime asks for addresses, callables,
+registrations and hooks. Everything hot happens in the machine code; nothing here is called on the way of a wasm call.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class Gates:
     ) -> Callable[..., Any]:
         """A built-in function object that calls wasm.
 
-        `descriptor`: address of a CallDescriptor, which must live as long as `keep_alive`. Arguments are checked against its
-        types: TypeError for a wrong count or type, OverflowError for an integer out of range. Returns None, a value or a list.
-        The function's `__self__.owner` is `keep_alive`.
+        `descriptor`: address of a CallDescriptor, which must live as long as `keep_alive`. Arguments are checked
+        against its types: TypeError for a wrong count or type, OverflowError for an integer out of range. Returns
+        None, a value or a list. The function's `__self__.owner` is `keep_alive`.
         """
         target = CallTarget(descriptor)
         target.owner = keep_alive
@@ -105,7 +105,7 @@ class Gates:
         return function
 
     def set_builtin(self, name: str, function: Callable[..., int | None]) -> None:
-        """Sets the Python function behind a builtin of `environ.BUILTINS` that is not native; see there for arguments."""
+        """Sets the Python function behind a builtin of `environ.BUILTINS` that is not native; arguments: see there."""
         index = BUILTIN_INDEX[name]
         if BUILTINS[index].native:
             raise WasmtimeError(f"the builtin {name} is part of the gates")
@@ -119,7 +119,7 @@ class Gates:
         box_ref: Callable[[int, int, int], object] | None = None,
         unbox_ref: Callable[[int, int, Any], int] | None = None,
     ) -> None:
-        """Sets the functions that the gates call (the room's docstring has their parameters). None leaves one as it is."""
+        """Sets the functions that the gates call (parameters: the room's docstring). None leaves one as it is."""
         hooks: dict[str, Callable[..., object] | None] = {
             "hook_on_trap": on_trap,
             "hook_on_exception": on_exception,
@@ -137,7 +137,7 @@ class Gates:
         if not callable(function):
             raise TypeError(f"{name} must be callable, got {type(function).__name__}")
         with self._lock:
-            # The old function may be running on another thread, and the gates own no reference: keep it for ever. This happens once a hook.
+            # The old function may be running on another thread, and the gates own no reference: keep it for ever.
             self._references.append(function)
             ctypes.c_void_p.from_address(address).value = id(function)
 
@@ -150,12 +150,12 @@ class Gates:
             self._code.add(start, end)
 
     def unregister_code(self, start: int) -> None:
-        """Takes back `register_code`. No frame may be left in that code. Raises WasmtimeError when it is not registered."""
+        """Takes back `register_code`. No frame may be left in that code. Raises WasmtimeError when not registered."""
         with self._lock:
             self._code.remove(start)
 
     def register_memory(self, start: int, end: int) -> None:
-        """Makes [start, end), a memory's whole reservation, a place where faults of wasm code are out-of-bounds traps."""
+        """Makes faults of wasm code in [start, end), a memory's whole reservation, out-of-bounds traps."""
         with self._lock:
             self._memories.add(start, end)
 
@@ -168,8 +168,8 @@ class Gates:
         """Puts our signal handlers in front of everybody else's. Cheap when they are there already.
 
         The runtime calls it at every instance creation, because faulthandler.enable(), signal.signal(SIGINT, ...) and
-        asyncio.run() install handlers of their own. After one of those, Ctrl-C cannot interrupt a wasm loop, and after a
-        late faulthandler.enable() a trap looks like a crash, until this is called again.
+        asyncio.run() install handlers of their own. Until this is called again, Ctrl-C cannot interrupt a wasm loop
+        after signal.signal, and a trap looks like a crash after faulthandler.enable().
         """
         with self._lock:
             self._signals.hook()

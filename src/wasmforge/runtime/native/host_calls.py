@@ -1,8 +1,8 @@
 """Python code called from wasm: the bodies of the host call gate and of the builtins written in Python. `exits.py`
 calls them on the thread's stack, below the gate frame; they return 0, or 1 with an exception set and the GIL held.
 
-While the GIL is released, THREAD_STATE holds the thread state; it is 0 whenever Python code may run, so that a nested entry
-finds it 0 and an exception arrives at the entry with the GIL held whoever released it.
+While the GIL is released, THREAD_STATE holds the thread state; it is 0 whenever Python code may run, so that a nested
+entry finds it 0 and an exception arrives at the entry with the GIL held whoever released it.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ one.failed:
 many:
   %many.count = zext i32 %result.count to i64
   %name.many = load.field ptr, ptr %host, <HostFuncContext.NAME>
-  %many.status = call i32 @unbox_many(ptr %name.many, ptr %result, ptr %result.types, i64 %many.count, ptr %values, i64 %store)
+  %many.status = call i32 @unbox_many(ptr %name.many, ptr %result, ptr %result.types, i64 %many.count, ptr %values,
+      i64 %store)
   %many.good = icmp eq i32 %many.status, 0
   br i1 %many.good, label %done, label %drop
 done:
@@ -184,7 +185,8 @@ done:
 }
 
 ; Several results from a sequence of exactly that many objects.
-define internal i32 @unbox_many(ptr %name, ptr %sequence, ptr %types, i64 %count, ptr %values, i64 %store) noinline nounwind {
+define internal i32 @unbox_many(ptr %name, ptr %sequence, ptr %types, i64 %count, ptr %values,
+    i64 %store) noinline nounwind {
   %has.name = icmp ne ptr %name, null
   %shown = select i1 %has.name, ptr %name, ptr @text.anonymous
   %type.error = load ptr, ptr @PyExc_TypeError
@@ -198,7 +200,8 @@ wrong.type:
   %unknown = icmp eq ptr %type.name, null
   br i1 %unknown, label %failed, label %format
 format:
-  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %type.error, ptr @text.not_sequence, ptr %shown, i64 %count, ptr %type.name)
+  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %type.error, ptr @text.not_sequence, ptr %shown, i64 %count,
+      ptr %type.name)
   call void @Py_DecRef(ptr %type.name)
   br label %failed
 length:

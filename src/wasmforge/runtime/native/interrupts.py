@@ -1,11 +1,12 @@
-"""Ctrl-C while wasm runs: the handler in front of CPython's, and the call that it injects at the interrupted instruction.
-Loops pay nothing. `signals.py` installs the handler; the windows it rewinds belong to `entry.py` and `exits.py`.
+"""Ctrl-C while wasm runs: the handler in front of CPython's, and the call that it injects at the interrupted
+instruction. Loops pay nothing. `signals.py` installs the handler; the windows it rewinds belong to `entry.py` and
+`exits.py`.
 
 What the handler does on the main thread, after CPython's own handler has noted the signal and `pending` is set:
-- In registered wasm code it copies the whole signal frame (all registers, with the vector state in the size the kernel states) to
-  the free host stack and lets the interrupted thread continue in `inject` there. Python's handlers run; if none raises,
-  rt_sigreturn on the copy resumes the instruction as if nothing had happened; else the activation unwinds.
-  Nothing is written to the wasm stack, so neither the red zone nor the guard matters.
+- In registered wasm code it copies the whole signal frame (all registers, with the vector state in the size the kernel
+  states) to the free host stack and lets the interrupted thread continue in `inject` there. Python's handlers run; if
+  none raises, rt_sigreturn on the copy resumes the instruction as if nothing had happened; else the activation
+  unwinds. Nothing is written to the wasm stack, so neither the red zone nor the guard matters.
 - In a window it moves the program counter back to the window's start, where `pending` is tested.
 - Anywhere else a window lies ahead before wasm runs again, or CPython itself looks.
 
@@ -79,7 +80,8 @@ define hidden i32 @inject_body(ptr %context, ptr %uc, i64 %frame) noinline nounw
   %aligned = and i64 %below.red.zone, -16
   store.field i64 %aligned, ptr %context, <StoreContext.WASM_SP>
   store.field i64 %frame, ptr %context, <StoreContext.LAST_EXIT_FP>
-  ; The interrupted code may be between writing the overflow area and the call, or between return and reading the results.
+  ; The interrupted code may be between writing the overflow area and the call, or between return and reading the
+  ; results.
   %live = getelementptr i8, ptr %context, i64 <StoreContext.OVERFLOW_AREA>
   call ptr @memmove(ptr %areas, ptr %live, i64 <Environ.AREAS_SIZE>)
   %status = call i32 @check_signals(ptr %context)

@@ -1,9 +1,10 @@
 """Finds the image of the gates (in the package, in the cache, or built now by a child process), maps it and fills its
 slots. `gates.py` calls it once a process; a process that finds an image never imports LLVM.
 
-THREAT: the cache may lie where others can write (XDG_CACHE_HOME=/tmp, a shared home). Code from there would run with our
-rights, so a cached file is used only if it is a regular file owned by us that nobody else may write, opened without
-following a symbolic link and checked on the open descriptor. The checksum is against damage, not against attack.
+THREAT: the cache may lie where others can write (XDG_CACHE_HOME=/tmp, a shared home). Code from there would run with
+our rights, so a cached file is used only if it is a regular file owned by us that nobody else may write, opened
+without following a symbolic link and checked on the open descriptor. The checksum is against damage, not against
+attack.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def _try_file(path: str, key: bytes, owners: tuple[int, ...]) -> MappedImage | N
 
 
 def _store(path: str, data: bytes) -> None:
-    """Writes the cache file so that readers see all of it or nothing. Without a cache things still work, only slower."""
+    """Writes the cache file so that readers see all of it or nothing. Without a cache all works, only slower."""
     import contextlib
 
     temporary = f"{path}.{os.getpid()}.tmp"
@@ -159,8 +160,8 @@ def _build() -> bytes:
         text = child.stderr.decode(errors="replace").strip().splitlines()
         reason = text[-1] if text else f"exit status {child.returncode}"
         raise WasmtimeError(
-            f"cannot build the gates between Python and wasm: {reason}. They are compiled once, by llvmlite, and then cached: "
-            "install llvmlite, or a wheel of wasmforge that contains them"
+            f"cannot build the gates between Python and wasm: {reason}. They are compiled once, by llvmlite, and then "
+            "cached: install llvmlite, or a wheel of wasmforge that contains them"
         )
     return child.stdout
 
@@ -175,7 +176,7 @@ _MAP_ANONYMOUS: Final = 0x20
 
 
 def _map(image: GatesImage, fd: int | None, text_offset: int) -> MappedImage:
-    """Maps text from the file, or copies it where the file cannot be mapped for execution (noexec), and fills the slots."""
+    """Maps text from the file, or copies it where that is forbidden (noexec mount), and fills the slots."""
     libc = ctypes.CDLL(None, use_errno=True)
     mmap = libc.mmap
     mmap.restype = ctypes.c_void_p

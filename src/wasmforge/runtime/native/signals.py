@@ -1,14 +1,14 @@
-"""The fault handler: SIGSEGV and SIGBUS in wasm become traps, every other fault goes to whoever handled the signal before.
-Also the installation of both handlers, which the runtime repeats at every instance creation because faulthandler, signal.signal
-or another runtime may have put theirs in front.
+"""The fault handler: SIGSEGV and SIGBUS in wasm become traps, every other fault goes to whoever handled the signal
+before. Also the installation of both handlers, which the runtime repeats at every instance creation because
+faulthandler, signal.signal or another runtime may have put theirs in front.
 
-THREAT: a fault that is not the guest's out-of-bounds access must never be taken for a trap, or a bug of the compiler would
-become silent corruption. So a memory trap needs a program counter in registered code and an address in a registered
-reservation; a stack overflow needs the guard below the very stack that the faulting activation runs on; and a signal
-that somebody sent (si_code <= 0) is never a trap.
+THREAT: a fault that is not the guest's out-of-bounds access must never be taken for a trap, or a bug of the compiler
+would become silent corruption. So a memory trap needs a program counter in registered code and an address in a
+registered reservation; a stack overflow needs the guard below the very stack that the faulting activation runs on; and
+a signal that somebody sent (si_code <= 0) is never a trap.
 
-The handler runs on the alternate stack, since the wasm stack may be exhausted, with SA_NODEFER, so that a fault inside a
-handler is reported too. It has no state to undo: it rewrites the interrupted registers to continue at `enter_exit`.
+The handler runs on the alternate stack, since the wasm stack may be exhausted, with SA_NODEFER, so that a fault inside
+a handler is reported too. It has no state to undo: it rewrites the interrupted registers to continue at `enter_exit`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ __all__ = ["RangeTable", "SignalHooks", "ir"]
 IR: Final = """
 @code_ranges = hidden global ptr null      ; RangeTable, see there
 @memory_ranges = hidden global ptr null
-@previous_handlers = hidden global [65 x ptr] zeroinitializer   ; signal to {i64 count, struct sigaction[count]}, oldest first
-@chain_states = hidden global [65 x {ptr, i64, i64}] zeroinitializer   ; signal to thread, frame and depth of the chain being called
+; signal to {i64 count, struct sigaction[count]}, oldest first
+@previous_handlers = hidden global [65 x ptr] zeroinitializer
+; signal to thread, frame and depth of the chain being called
+@chain_states = hidden global [65 x {ptr, i64, i64}] zeroinitializer
 
 define internal i1 @between(i64 %address, ptr %low, ptr %high) alwaysinline {
   %low.word = ptrtoint ptr %low to i64
@@ -106,8 +108,8 @@ memory:
   %in.memory = call i1 @in_ranges(ptr %memories, i64 %address)
   br i1 %in.memory, label %trap, label %near
 near:
-  ; An exhausted stack faults around rsp: at most a probe below, or at a frame slot above. Anything else is a crash whose rbp
-  ; may be anything, so do not walk it.
+  ; An exhausted stack faults around rsp: at most a probe below, or at a frame slot above. Anything else is a crash
+  ; whose rbp may be anything, so do not walk it.
   %distance = sub i64 %address, %rsp
   %shifted = add i64 %distance, <Environ.STACK_GUARD_SIZE>
   %double.guard = shl i64 <Environ.STACK_GUARD_SIZE>, 1
@@ -119,8 +121,8 @@ guard:
   br i1 %in.guard, label %trap, label %foreign
 trap:
   %kind = phi i64 [<TrapKind.MEMORY_OUT_OF_BOUNDS>, %memory], [<TrapKind.STACK_OVERFLOW>, %guard]
-  ; `push rbp` itself never faults: return address and saved rbp share 16 aligned bytes (rule 6), and the guard ends at a
-  ; page. So the frame is complete, or the fault is in the call instruction of a complete one.
+  ; `push rbp` itself never faults: return address and saved rbp share 16 aligned bytes (rule 6), and the guard ends at
+  ; a page. So the frame is complete, or the fault is in the call instruction of a complete one.
   %entry = call i64 @unwind(i64 %kind, i64 %address, i64 %rip, i64 %rbp)
   br label %leave
 entry.guard:
@@ -145,7 +147,8 @@ foreign:
 done:
   ret void
 die:
-  ; Nobody else wants it: the default action. A real fault comes again by itself when the handler returns; a signal that was sent must be sent again.
+  ; Nobody else wants it: the default action. A real fault comes again by itself when the handler returns; a signal
+  ; that was sent must be sent again.
   %action = alloca [152 x i8], align 8
   call ptr @memset(ptr %action, i32 0, i64 152)
   call i32 @sigaction(i32 %signal, ptr %action, ptr null)
@@ -165,9 +168,9 @@ define internal i1 @in_guard(i64 %entry, i64 %address) alwaysinline nounwind {
   ret i1 %inside
 }
 
-; Calls the handler that was installed before ours. When it comes back to ours (it was installed with ours as its predecessor), the one
-; before that, and so on; true when none is left. "Comes back" means: same thread, deeper stack. That needs no clearing, so handlers may
-; also leave by longjmp.
+; Calls the handler that was installed before ours. When it comes back to ours (it was installed with ours as its
+; predecessor), the one before that, and so on; true when none is left. "Comes back" means: same thread, deeper stack.
+; That needs no clearing, so handlers may also leave by longjmp.
 define hidden i1 @chain(i32 %signal, ptr %info, ptr %uc) noinline nounwind {
   %me = call ptr @llvm.thread.pointer()
   %frame.pointer = call ptr @llvm.frameaddress.p0(i32 0)
@@ -251,7 +254,8 @@ class SignalHooks:
         self._handlers = {s: image.address("on_fault") for s in FAULT_SIGNALS}
         self._handlers.update({s: image.address("on_interrupt") for s in INTERRUPT_SIGNALS})
         self._chains: dict[int, list[bytes]] = {s: [] for s in self._handlers}
-        # Old tables are kept: a handler on another thread may still read one. They change only when somebody else installs a handler.
+        # Old tables are kept: a handler on another thread may still read one. They change only when somebody else
+        # installs a handler.
         self._tables: list[ctypes.Array[ctypes.c_char]] = []
         self._buffer = ctypes.create_string_buffer(_SIGACTION_SIZE)
         self._sigaction = ctypes.CDLL(None, use_errno=True).sigaction
@@ -287,9 +291,10 @@ class SignalHooks:
 
 
 class RangeTable:
-    """Address ranges that the signal handler scans: {u64 slots in use, u64 0, then {u64 start, u64 end} a slot}, with holes
-    (end 0). The handler may run on any thread at any instant, so every intermediate state is valid: the end is 0
-    while a slot changes."""
+    """Address ranges that the signal handler scans: {u64 slots in use, u64 0, then {u64 start, u64 end} a slot}, with
+    holes (end 0). The handler may run on any thread at any instant, so every intermediate state is valid: the end is 0
+    while a slot changes.
+    """
 
     CAPACITY: Final = 65536
 

@@ -1,5 +1,5 @@
-"""What a thread needs before wasm runs on it: an alternate signal stack, since the handler cannot run on an exhausted wasm
-stack, and the limit of its own stack, so that deep recursion between wasm and Python raises RecursionError. The
+"""What a thread needs before wasm runs on it: an alternate signal stack, since the handler cannot run on an exhausted
+wasm stack, and the limit of its own stack, so that deep recursion between wasm and Python raises RecursionError. The
 entry gate calls `ThreadSetup.prepare` when it sees a store on a thread for the first time.
 
 The alternate stack is freed by a destructor of thread-specific data, which runs for every thread however it was created
@@ -30,8 +30,9 @@ ALTERNATE_STACK_SIZE: Final = 65536
 _PAGE: Final = 4096
 
 HOST_STACK_RESERVE: Final = 256 * 1024
-"""Bytes of the thread's stack that must be left when wasm is entered: for CPython, C extensions called by host functions, and
-the 40 KB that an injected signal check takes."""
+"""Bytes of the thread's stack that must be left when wasm is entered: for CPython, C extensions called by host
+functions, and the 40 KB that an injected signal check takes.
+"""
 
 IR: Final = """
 ; The destructor of the thread-specific datum, whose value is the mapping of the alternate stack and its guard.
@@ -97,7 +98,8 @@ class ThreadSetup:
     def prepare(self, address: int) -> int:
         """Prepares the calling thread for wasm of the store context at `address`.
 
-        Returns the value for HOST_STACK_LIMIT. Raises WasmtimeError when wasm of this store is active on another thread.
+        Returns the value for HOST_STACK_LIMIT. Raises WasmtimeError when wasm of this store is active on another
+        thread.
         """
         words = (ctypes.c_uint64 * (StoreContext.STORE // 8)).from_address(address)
         me = threading.get_ident()  # pthread_self, which is the thread pointer on Linux x86-64
