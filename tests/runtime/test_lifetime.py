@@ -500,6 +500,41 @@ def test_stores_come_and_go_in_threads() -> None:
     assert not failures
 
 
+def test_a_store_that_another_thread_runs_is_not_changed() -> None:
+    """Attack: wasm without the GIL reads a table while another thread grows it, or enters, or instantiates."""
+    workshop = Workshop()
+    store = workshop.store
+    m = workshop.instance(
+        """(module (memory (export "m") 1) (table (export "t") 1 externref)
+          (func (export "wait") (result i32) (loop $l (br_if $l (i32.eqz (i32.load8_u (i32.const 0))))) (i32.const 7))
+          (func (export "f")))"""
+    )
+    wait = m.export("wait").make_callable(release_gil=True)  # type: ignore[union-attr]
+    memory: Any = m.export("m")
+    table: Any = m.export("t")
+    view = memory.view()
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(wait()))
+    thread.start()
+    while not store.context.is_active():
+        pass
+    try:
+        for use in (
+            lambda: table.grow(1, None),
+            m.export("f").make_callable(),  # type: ignore[union-attr]
+            lambda: workshop.instance("(module)"),
+        ):
+            with pytest.raises(WasmtimeError, match="running on another thread"):
+                use()
+        assert memory.grow(1) == 1
+    finally:
+        view[0] = 1
+        thread.join()
+    assert results == [7]
+    assert table.grow(1, None) == 1
+    m.export("f").make_callable()()  # type: ignore[union-attr]
+
+
 def test_a_process_that_ends_with_everything_alive() -> None:
     """Finalisers at interpreter shutdown, when modules are already being taken apart."""
     code = f"""

@@ -164,6 +164,7 @@ class VMStore:
             raise WasmtimeError("the store is being destroyed")
         if module.engine is not self.engine:
             raise WasmtimeError("cross-`Engine` instantiation is not currently supported")
+        self.context.check_thread()
         return instantiate(self, module, imports)
 
     def new_memory(self, memory_type: MemoryType) -> LinearMemory:

@@ -55,7 +55,7 @@ class ModuleMemoryImages:
         self._code = code
         self._ranges = ranges
         self._memfd: FileSource | None = None
-        self._lock = _thread.allocate_lock()
+        self._lock = _thread.RLock()  # a collection while it is held may instantiate, in some `__del__`
 
     def __contains__(self, memory: int) -> bool:
         return memory in self._ranges

@@ -4,14 +4,22 @@ vmctx; `runtime.store` creates and closes it.
 
 from __future__ import annotations
 
+import _thread
+
 from wasmforge.compiler.environ import StoreContext as Layout
+from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from wasmforge.runtime.native import Stack, StackPool
     from wasmforge.runtime.vm.records import Arena
 
 __all__ = ["StoreContext"]
+
+_THREAD_MASK: Final = (1 << 48) - 1
+"""Above stands the generation that tells threads apart which got the same address (native/threads.py)."""
 
 
 class StoreContext:
@@ -32,6 +40,18 @@ class StoreContext:
     def is_active(self) -> bool:
         """Whether wasm of this store is on a thread's stack at the moment (perhaps having called the host)."""
         return self._arena.read_u64(self.address + Layout.HOST_SP) != 0
+
+    def check_thread(self) -> None:
+        """Raises WasmtimeError when wasm of the store is active on another thread than the calling one.
+
+        Threat: with the GIL released, wasm reads the bounds and the base of a table while another thread moves it.
+        Entering wasm makes the same check in the gate.
+        """
+        owner = self._arena.read_u64(self.address + Layout.THREAD) & _THREAD_MASK
+        if self.is_active() and owner != _thread.get_ident():
+            raise WasmtimeError(
+                "the store is in use: a call into it is running on another thread; use one store a thread, or a lock"
+            )
 
     def close(self) -> None:
         """Makes every later entry raise.

@@ -168,7 +168,12 @@ class VMTable:
         self.set_raw(index, self.store.unbox(self.element, value))
 
     def grow(self, delta: int, value: object) -> int:
-        return self.grow_raw(delta, self.store.unbox(self.element, value))
+        """Adds `delta` elements; returns the old size, or -1 when a limit does not allow it. Raises WasmtimeError while
+        another thread runs the store."""
+        store = self.store
+        word = store.unbox(self.element, value)
+        store.context.check_thread()
+        return self.grow_raw(delta, word)
 
     def fill(self, start: int, value: object, count: int) -> None:
         self.fill_raw(start, self.store.unbox(self.element, value), count)
