@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from stat import S_ISREG
 
 from wasmforge.compiler.image import Image
 from wasmforge.runtime.libc import PAGE, PROT_EXEC, PROT_READ, PROT_WRITE
@@ -51,7 +52,12 @@ class FileSource:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        return cls.adopt(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        """Opens a regular file. Raises OSError, WasmtimeError for what is no file."""
+        # Threat: opening a pipe or a device that somebody put there would wait for ever; O_NONBLOCK does not wait.
+        source = cls.adopt(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        if not S_ISREG(os.fstat(source.fd).st_mode):
+            raise WasmtimeError(f"{os.fspath(path)!s} is not a regular file")
+        return source
 
     @classmethod
     def adopt(cls, fd: int) -> Self:
