@@ -38,7 +38,9 @@ class CommandError(Exception):
             name = f" `{error.filename}`" if error.filename is not None else ""
             return cls(what, [f"{error.strerror}{name} (os error {error.errno})"])
         if isinstance(error, WasmtimeError):
-            return cls(what, [str(error)])
+            # A host function failed: the runtime notes where WebAssembly was.
+            notes = getattr(error, "__notes__", ())
+            return cls(what, [*(f"error while executing at {note}" for note in notes), str(error)])
         return cls(what, describe_trap(error), EXIT_TRAP)
 
 
@@ -47,7 +49,7 @@ def describe_trap(trap: BaseException) -> list[str]:
     causes = str(trap.args[0] if trap.args else trap).split("\n")
     backtrace = getattr(trap, "_backtrace", None)
     if backtrace is not None and backtrace.frames:
-        causes.insert(0, str(backtrace))
+        causes.insert(0, f"error while executing at {backtrace}")
     return causes
 
 

@@ -174,6 +174,9 @@ class WasiConfig(Managed):
         context = WasiContext(self._args, self._env, (stdin, stdout, stderr))
         for directory in self._directories:
             context.preopen(directory)
+        # The files are the context's now, and shall close with it.
+        self._streams = []
+        self._directories = []
         return context
 
 

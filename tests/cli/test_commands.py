@@ -1,0 +1,454 @@
+"""The command line as a user meets it: what it runs, what it prints where, and with which status it ends (reference,
+tables E1, E2 and E10). Most tests call `main` in this process; the guest's output is caught at the descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from wasmforge import cli
+from wasmforge.cli import modules
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+HELLO = r"""(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\10\00\00\00\06\00\00\00") (data (i32.const 16) "hello\n")
+  (func (export "_start")
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+    (call $exit (i32.const 7))))"""
+
+# Prints the strings that `args` or `environ` gives, NULs and all.
+STRINGS = r"""(module
+  (import "wasi_snapshot_preview1" "%(what)s_get" (func $get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "%(what)s_sizes_get" (func $sizes (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (drop (call $sizes (i32.const 0) (i32.const 12)))
+    (drop (call $get (i32.const 1024) (i32.const 4096)))
+    (i32.store (i32.const 8) (i32.const 4096))
+    (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 0)))))"""
+
+# Opens "file" in the first directory and prints it; otherwise exits with the errno.
+PRINT_FILE = r"""(module
+  (import "wasi_snapshot_preview1" "path_open"
+    (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_prestat_dir_name" (func $name (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\00\10\00\00\64\00\00\00") (data (i32.const 16) "file")
+  (func (export "_start") (local $e i32)
+    (drop (call $name (i32.const 3) (i32.const 4096) (i32.const 100)))
+    (i32.store (i32.const 4) (i32.const 4))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 32)))
+    (i32.store (i32.const 4) (i32.const 100))
+    (local.set $e (call $open (i32.const 3) (i32.const 0) (i32.const 16) (i32.const 4) (i32.const 0)
+      (i64.const 2) (i64.const 2) (i32.const 0) (i32.const 32)))
+    (if (local.get $e) (then (call $exit (local.get $e))))
+    (drop (call $read (i32.load (i32.const 32)) (i32.const 0) (i32.const 1) (i32.const 4)))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 32)))))"""
+
+FUNCTIONS = """(module
+  (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+  (func (export "swap") (param i64 f64) (result f64 i64) (local.get 1) (local.get 0))
+  (func (export "nothing"))
+  (func (export "ref") (param funcref))
+  (func $inner unreachable)
+  (func (export "trap") (call $inner))
+  (global (export "global") i32 (i32.const 1)))"""
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command line in a directory of its own. An argument that starts with "(" becomes a file of that text."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Result:
+        line = []
+        for i, word in enumerate(words):
+            if word.startswith("("):
+                Path(f"file{i}.wat").write_text(word)
+                word = f"file{i}.wat"
+            line.append(word)
+        status = cli.main(line)
+        sys.stdout.flush()
+        out, err = capfd.readouterr()
+        return Result(status, out, err)
+
+    return run
+
+
+# --- run
+
+
+def test_a_program_runs_with_and_without_the_name_of_the_subcommand(run: Callable[..., Result]) -> None:
+    assert run("run", HELLO) == Result(7, "hello\n", "")
+    assert run(HELLO) == Result(7, "hello\n", "")
+
+
+def test_arguments(run: Callable[..., Result]) -> None:
+    program = STRINGS % {"what": "args"}
+    assert run(program, "--dir", "b c", "--", "-x").out == "file0.wat\0--dir\0b c\0--\0-x\0"
+    assert run("--argv0", "name", program).out == "name\0"
+
+
+def test_environment(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    program = STRINGS % {"what": "environ"}
+    monkeypatch.setenv("INHERITED", "from outside")
+    assert run(program).out == ""
+    assert (
+        run("--env", "A=1", "--env=B=x=y", "--env", "INHERITED", program).out == "A=1\0B=x=y\0INHERITED=from outside\0"
+    )
+    assert "INHERITED=from outside\0" in run("-S", "inherit-env", program).out
+    missing = run("--env", "SURELY_NOT_SET", program)
+    assert missing.status == 1
+    assert "environment variable `SURELY_NOT_SET` not found" in missing.err
+
+
+def test_directories(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_text("contents")
+    assert run("--dir", "data", PRINT_FILE) == Result(0, "datacontents", "")
+    assert run("--dir", "data::/abc", PRINT_FILE) == Result(0, "/abccontents", "")
+    assert run("--dir", ".", PRINT_FILE).status == 44
+    assert run(PRINT_FILE).status == 8
+    missing = run("--dir", "nope", PRINT_FILE)
+    assert missing.status == 1
+    assert missing.err.startswith("Error: failed to open directory `nope`\n\nCaused by:\n    No such file or directory")
+
+
+def test_standard_input(tmp_path: Path) -> None:
+    """The module itself may come from it."""
+    result = subprocess.run(
+        [sys.executable, "-m", "wasmforge", "-"], input=HELLO.encode(), capture_output=True, env=_environment()
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (7, b"hello\n", b"")
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(SOURCE)}
+
+
+ARGUMENTS_WARNING = (
+    "warning: using `--invoke` with a function that takes arguments is experimental and may break in the future\n"
+)
+RESULTS_WARNING = (
+    "warning: using `--invoke` with a function that returns values is experimental and may break in the future\n"
+)
+
+
+def test_invoke(run: Callable[..., Result]) -> None:
+    assert run("run", "--invoke", "add", FUNCTIONS, "2", "-0x3").status == 1
+    assert run("run", "--invoke", "add", FUNCTIONS, "2", "-3") == Result(0, "-1\n", ARGUMENTS_WARNING + RESULTS_WARNING)
+    assert run("--invoke=swap", FUNCTIONS, "0x10", "1.5").out == "1.5\n16\n"
+    assert run("--invoke", "nothing", FUNCTIONS) == Result(0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (("--invoke", "nope", FUNCTIONS), "no func export named `nope` found"),
+        (("--invoke", "global", FUNCTIONS), "no func export named `global` found"),
+        (("--invoke", "add", FUNCTIONS, "1"), "not enough arguments for `add`"),
+        (("--invoke", "add", FUNCTIONS, "1", "x"), "invalid digit found in string"),
+        (("--invoke", "add", FUNCTIONS, "1", "4294967296"), "number too large to fit in target type"),
+        (("--invoke", "ref", FUNCTIONS, "1"), "unsupported argument type"),
+    ],
+)
+def test_invoke_errors(run: Callable[..., Result], words: tuple[str, ...], cause: str) -> None:
+    result = run("run", *words)
+    assert result.status == 1
+    assert "Error: failed to run main module `file" in result.err
+    assert cause in result.err
+
+
+def test_a_trap(run: Callable[..., Result]) -> None:
+    """Status 134, and the chain of causes with the backtrace."""
+    result = run("run", "--invoke", "trap", FUNCTIONS)
+    assert result.status == 134
+    lines = result.err.splitlines()
+    assert lines[0] == "Error: failed to run main module `file3.wat`"
+    assert lines[1:4] == ["", "Caused by:", "    0: failed to invoke `trap`"]
+    assert lines[4] == "    1: error while executing at wasm backtrace:"
+    assert lines[5].startswith("           0:")
+    assert lines[5].endswith("- <unknown>!inner")
+    assert lines[-1] == "    2: wasm trap: wasm `unreachable` instruction executed"
+
+
+def test_a_start_function_that_traps(run: Callable[..., Result]) -> None:
+    assert run("(module (func $f unreachable) (start $f))").status == 134
+
+
+def test_a_reactor_is_initialised(run: Callable[..., Result]) -> None:
+    reactor = """(module (global $g (mut i32) (i32.const 1))
+      (func (export "_initialize") (global.set $g (i32.const 42)))
+      (func (export "get") (result i32) (global.get $g)))"""
+    assert run("--invoke", "get", reactor).out == "42\n"
+
+
+def test_a_module_without_a_main_function_does_nothing(run: Callable[..., Result]) -> None:
+    assert run("(module)") == Result(0, "", "")
+
+
+def test_exit_statuses_of_the_guest(run: Callable[..., Result]) -> None:
+    assert run(HELLO.replace("i32.const 7", "i32.const 0")).status == 0
+    assert run(HELLO.replace("i32.const 7", "i32.const 125")).status == 125
+    invalid = run(HELLO.replace("i32.const 7", "i32.const 126"))
+    assert invalid.status == 1
+    assert "exit with invalid exit status outside of [0..126)" in invalid.err
+
+
+def test_a_wrong_pointer_shows_where(run: Callable[..., Result]) -> None:
+    result = run(HELLO.replace("(i32.const 1) (i32.const 0)", "(i32.const 1) (i32.const -4)"))
+    assert result.status == 1
+    assert "wasm backtrace:" in result.err
+    assert "Pointer out of bounds" in result.err
+
+
+def test_modules_that_are_none(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("run", "nothing.wasm")
+    assert result.status == 1
+    assert result.err.startswith("Error: failed to load `nothing.wasm`\n\nCaused by:\n    No such file or directory")
+    result = run("(module (func (result i32)))")
+    assert result.status == 1
+    assert "type mismatch" in result.err
+    (tmp_path / "cut.wasm").write_bytes(b"\0asm\1\0")
+    assert run("cut.wasm").status == 1
+    assert run(".").status == 1
+    unknown = run('(module (import "env" "f" (func)))')
+    assert unknown.status == 1
+    assert "unknown import: `env::f` has not been defined" in unknown.err
+
+
+def test_unknown_imports(run: Callable[..., Result]) -> None:
+    module = """(module (import "env" "f" (func $f (param i32) (result i64 f32)))
+      (func (export "_start")) (func (export "call") (result i64 f32) (call $f (i32.const 1))))"""
+    assert run("-W", "unknown-imports-trap", module).status == 0
+    trapped = run("-W", "unknown-imports-trap", "--invoke", "call", module)
+    assert trapped.status == 134
+    assert "unknown import: `env::f` has not been defined" in trapped.err
+    assert run("-W", "unknown-imports-default", "--invoke", "call", module).out == "0\n0\n"
+    assert run("-W", "unknown-imports-default=n", module).status == 1
+
+
+def test_wasi_can_be_withheld(run: Callable[..., Result]) -> None:
+    result = run("-S", "cli=n", HELLO)
+    assert result.status == 1
+    assert "unknown import: `wasi_snapshot_preview1::fd_write` has not been defined" in result.err
+
+
+def test_preload(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "library.wat").write_text('(module (func (export "f") (result i32) (i32.const 5)))')
+    main = """(module (import "library" "f" (func $f (result i32)))
+      (func (export "get") (result i32) (i32.add (call $f) (i32.const 1))))"""
+    assert run("--preload", "library=library.wat", "--invoke", "get", main).out == "6\n"
+    assert run("--preload", "other=library.wat", main).status == 1
+    missing = run("--preload", "library=nothing.wat", main)
+    assert missing.status == 1
+    assert "failed to process preload `library`" in missing.err
+    assert run("--preload", "library", main).status == 2
+
+
+def test_ctrl_c_ends_the_program(tmp_path: Path) -> None:
+    """In wasm code and in a host call: status 130, and nothing on the screen."""
+    exit_call = "(call $exit (i32.const 7))"
+    fd_read = "(func $read (param i32 i32 i32 i32) (result i32))"
+    loop = tmp_path / "loop.wat"
+    loop.write_text(HELLO.replace(exit_call, "(loop $l (br $l))"))
+    read = tmp_path / "read.wat"
+    reading = HELLO.replace(exit_call, "(drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))")
+    read.write_text(reading.replace("(memory", f'(import "wasi_snapshot_preview1" "fd_read" {fd_read}) (memory', 1))
+    for path in (loop, read):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wasmforge", str(path)],
+            env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"hello\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_a_reader_that_goes_away(tmp_path: Path) -> None:
+    """`wasmforge ... | head` ends without a word about it."""
+    path = tmp_path / "functions.wat"
+    path.write_text(FUNCTIONS)
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "wasmforge", "run", "--invoke", "add", str(path), "1", "2"]
+    result = subprocess.run(command, env=_environment(), stdout=write_end, stderr=subprocess.PIPE)
+    os.close(write_end)
+    assert b"Traceback" not in result.stderr
+    assert b"BrokenPipe" not in result.stderr
+    assert result.returncode != 0
+
+
+# --- compile, and running its output
+
+
+def test_compile_and_run_the_image(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "app.wat").write_text(HELLO)
+    assert run("compile", "app.wat") == Result(0, "", "")
+    assert (tmp_path / "app.cwasm").read_bytes().startswith(b"\x7fELF")
+    assert run("run", "--allow-precompiled", "app.cwasm") == Result(7, "hello\n", "")
+    refused = run("run", "app.cwasm")
+    assert refused.status == 1
+    assert refused.err == "Error: running a precompiled module requires the `--allow-precompiled` flag\n"
+    assert run("compile", "-o", "other.cwasm", "-O", "opt-level=2", "app.wat").status == 0
+    assert sorted(os.listdir(tmp_path)) == ["app.cwasm", "app.wat", "other.cwasm"]
+
+
+def test_a_damaged_image_is_an_error(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "app.wat").write_text(HELLO)
+    assert run("compile", "app.wat").status == 0
+    image = bytearray((tmp_path / "app.cwasm").read_bytes())
+    image[len(image) // 2] ^= 0x40
+    (tmp_path / "app.cwasm").write_bytes(image)
+    result = run("run", "--allow-precompiled", "app.cwasm")
+    assert result.status == 1
+    assert "failed to load `app.cwasm`" in result.err
+
+
+def test_compile_errors(run: Callable[..., Result], tmp_path: Path) -> None:
+    assert run("compile").status == 2
+    assert run("compile", "a", "b").status == 2
+    assert run("compile", "-").status == 2
+    assert run("compile", "--target", "riscv64gc-unknown-linux-gnu", "(module)").status == 2
+    assert run("compile", "--emit-clif", "x", "(module)").status == 2
+    assert run("compile", "(module (func unknown))").status == 1
+    unwritable = run("compile", "-o", "no/such/place", "(module)")
+    assert unwritable.status == 1
+    assert "failed to write `no/such/place`" in unwritable.err
+
+
+def test_an_image_needs_no_compiler(tmp_path: Path) -> None:
+    """Running an image imports neither LLVM nor a parser nor argparse: that is what makes it start at once."""
+    path = tmp_path / "app.wat"
+    path.write_text(HELLO)
+    assert cli.main(["compile", str(path), "-o", str(tmp_path / "app.cwasm")]) == 0
+    program = (
+        "import sys\nfrom wasmforge.cli import main\n"
+        f"status = main(['--allow-precompiled', {str(tmp_path / 'app.cwasm')!r}])\n"
+        "unwanted = {'llvmlite', 'argparse', 'wasmforge.text', 'wasmforge.binary', 'wasmforge.validation',"
+        " 'wasmforge.wasi.config'}\n"
+        "print(status, sorted(unwanted & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], env=_environment(), capture_output=True, text=True)
+    assert result.stdout == "hello\n7 []\n", result.stderr
+
+
+# --- Progress
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing in the first second, then one line that is wiped at the end; never anything on a pipe."""
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        clock = _Clock()
+        with modules._Progress("app.wasm") as progress:
+            progress._clock, progress._start = clock, 0.0
+            progress.report(1, 10)
+            assert capsys.readouterr().err == ""
+            clock.now = 1.5
+            progress.report(5, 10)
+            shown = capsys.readouterr().err
+            assert ("compiling app.wasm" in shown and "50%" in shown) == terminal
+            assert bool(shown) == terminal
+        assert capsys.readouterr().err == ("\r\x1b[K" if terminal else "")
+
+
+# --- wast, validate, help
+
+
+def test_wast(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "good.wast").write_text('(module (func (export "f") (result i32) (i32.const 1)))\n'
+                                        '(assert_return (invoke "f") (i32.const 1))')  # fmt: skip
+    (tmp_path / "bad.wast").write_text('(module (func (export "f") (result i32) (i32.const 1)))\n'
+                                       '(assert_return (invoke "f") (i32.const 2))')  # fmt: skip
+    good = run("wast", "good.wast")
+    assert good.status == 0
+    assert good.out.count("\n") == 1
+    assert good.out.startswith("good.wast: ")
+    both = run("wast", "good.wast", "bad.wast")
+    assert both.status == 1
+    assert "bad.wast:2: " in both.out
+    assert run("wast", "--quiet", "good.wast", "bad.wast").out.count("\n") == 2
+    assert run("wast").status == 2
+    assert run("wast", "nothing.wast").status == 1
+
+
+def test_validate(run: Callable[..., Result]) -> None:
+    assert run("validate", HELLO, FUNCTIONS) == Result(0, "", "")
+    result = run("validate", HELLO, "(module (func (result i32)))", "nothing.wasm")
+    assert result.status == 1
+    assert "file2.wat: " in result.err
+    assert "nothing.wasm: No such file or directory" in result.err
+    assert "file1.wat" not in result.err
+
+
+def test_help_and_version(run: Callable[..., Result]) -> None:
+    import wasmforge
+
+    assert run("--version") == Result(0, f"wasmforge {wasmforge.__version__}\n", "")
+    assert run("-V").status == 0
+    for words in (("--help",), ("-h",), ("help",)):
+        result = run(*words)
+        assert result.status == 0
+        for command in cli.SUBCOMMANDS:
+            assert f"  {command} " in result.out
+    for command in cli.SUBCOMMANDS:
+        assert f"Usage: wasmforge {command}" in run(command, "--help").out
+        assert f"Usage: wasmforge {command}" in run("help", command).out
+    assert "--invoke <FUNCTION>" in run("run", "--help").out
+    assert run().status == 2
+    assert "opt-level" in run("run", "-O", "help").out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run",),
+        ("run", "--unknown", "x"),
+        ("--unknown",),
+        ("run", "--profile", "perfmap", "x"),
+        ("run", "--config", "x", "y"),
+        ("run", "-W", "timeout=1s", "x"),
+        ("run", "-W", "simd", "x"),
+        ("run", "-D", "coredump=x", "x"),
+        *((name,) for name in cli.NOT_HERE),
+    ],
+)
+def test_what_does_not_work_says_so(run: Callable[..., Result], words: tuple[str, ...]) -> None:
+    """Status 2 and a message, never silence."""
+    result = run(*words)
+    assert result.status == 2
+    assert result.out == ""
+    assert result.err.startswith("error: ")

@@ -1,0 +1,143 @@
+"""The parser of the command line takes Wasmtime's forms (reference, table E9) and refuses everything else."""
+
+from __future__ import annotations
+
+import pytest
+
+from wasmforge.cli.errors import UsageError
+from wasmforge.cli.options import Option, describe, parse
+from wasmforge.cli.run import OPTIONS as RUN_OPTIONS
+from wasmforge.cli.settings import GROUPS, SETTINGS, HelpRequest, parse_groups
+
+TABLE = (
+    Option("--flag", "a flag"),
+    Option("--dir", "a directory", value="DIR", repeat=True),
+    Option("--out", "a file", short="-o", value="FILE"),
+    Option("--gone", "", value="X", unsupported="it is gone"),
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "arguments"),
+    [
+        ([], {}, []),
+        (["a", "b"], {}, ["a", "b"]),
+        (["--flag", "a"], {"--flag": [""]}, ["a"]),
+        (["a", "--flag"], {"--flag": [""]}, ["a"]),
+        (["--dir", "x", "--dir=y", "--dir", "--flag"], {"--dir": ["x", "y", "--flag"]}, []),
+        (["--dir="], {"--dir": [""]}, []),
+        (["--dir=a=b"], {"--dir": ["a=b"]}, []),
+        (["-o", "x"], {"--out": ["x"]}, []),
+        (["-ox"], {"--out": ["x"]}, []),
+        (["-o=x"], {"--out": ["x"]}, []),
+        (["-"], {}, ["-"]),
+        (["--", "--flag", "-o"], {}, ["--flag", "-o"]),
+        (["a", "--", "b"], {}, ["a", "b"]),
+    ],
+)
+def test_forms(words: list[str], options: dict[str, list[str]], arguments: list[str]) -> None:
+    parsed = parse(words, TABLE)
+    assert (parsed.options, parsed.arguments) == (options, arguments)
+
+
+def test_what_follows_the_module_belongs_to_the_guest() -> None:
+    parsed = parse(["--flag", "app.wasm", "--dir", "x", "--", "-o", "--unknown"], TABLE, stop_at_argument=True)
+    assert parsed.arguments == ["app.wasm", "--dir", "x", "--", "-o", "--unknown"]
+    assert parsed.options == {"--flag": [""]}
+    assert parse(["--", "--app", "x"], TABLE, stop_at_argument=True).arguments == ["--app", "x"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--unknown"], "unexpected argument '--unknown' found"),
+        (["--fla"], "did you mean '--flag'"),
+        (["-x"], "unexpected argument '-x' found"),
+        (["--dir"], "a value is required for '--dir <DIR>'"),
+        (["-o"], "a value is required for '--out <FILE>'"),
+        (["--flag=1"], "'--flag' takes no value"),
+        (["-o", "a", "-o", "b"], "cannot be used multiple times"),
+        (["--gone", "x"], "'--gone' does not work in wasmforge: it is gone"),
+    ],
+)
+def test_refusals(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse(words, TABLE)
+    assert message in str(error.value)
+
+
+def test_help_lists_what_works() -> None:
+    text = describe(TABLE)
+    assert "-o, --out <FILE>" in text
+    assert "--flag" in text
+    assert "--gone" not in text
+
+
+# --- The groups -O -C -D -W -S
+
+
+def settings(*words: str) -> dict[str, object]:
+    parsed = parse_groups(parse(list(words), RUN_OPTIONS, stop_at_argument=True))
+    return {name: value for name, (_, value) in parsed.config.items()} | parsed.other
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-O", "opt-level=0"], {"cranelift_opt_level": "none"}),
+        (["-Oopt-level=s"], {"cranelift_opt_level": "speed_and_size"}),
+        (["--optimize=opt-level=2"], {"cranelift_opt_level": "speed"}),
+        (["-O", "memory-reservation=0x1_0000,memory-guard-size=65_536"],
+         {"memory_reservation": 65536, "memory_guard_size": 65536}),
+        (["-C", "parallel-compilation=n"], {"parallel_compilation": False}),
+        (["-W", "bulk-memory,multi-value=yes", "-W", "simd=false"],
+         {"wasm_bulk_memory": True, "wasm_multi_value": True, "wasm_simd": False}),
+        (["-S", "inherit-env", "-Scli=n"], {"inherit-env": True, "cli": False}),
+    ],
+)  # fmt: skip
+def test_groups(words: list[str], expected: dict[str, object]) -> None:
+    assert settings(*words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-O", "nonsense"], "unknown -O option: nonsense"),
+        (["-O", "pooling-allocator=y"], "`-O pooling-allocator` does not work in this version"),
+        (["-W", "fuel=1000"], "`-W fuel` does not work in this version"),
+        (["-C", "cranelift-regalloc_checker=1"], "does not work in this version"),
+        (["-W", "bulk-memory=maybe"], "unknown boolean flag `maybe`, only yes,no,<nothing> accepted"),
+        (["-O", "opt-level=9"], "unknown optimization level `9`, only 0,1,2,s accepted"),
+        (["-O", "opt-level"], "`opt-level` needs a value"),
+        (["-O", "memory-guard-size=many"], "`memory-guard-size`: invalid number `many`"),
+        (["-O", "memory-guard-size=-1"], "must not be negative"),
+        (["-R", "path=x"], "'--record' does not work in wasmforge"),
+    ],
+)
+def test_group_refusals(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        settings(*words)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_group_help(group: str) -> None:
+    with pytest.raises(HelpRequest) as request:
+        settings(group, "help")
+    for setting in SETTINGS[group]:
+        assert setting.name in str(request.value)
+
+
+def test_every_setting_reaches_a_config_property() -> None:
+    """A setting that names a property of `Config` which does not exist would be accepted and fail later."""
+    from wasmforge.config import Config
+
+    for rows in SETTINGS.values():
+        for setting in rows:
+            assert setting.config is None or isinstance(getattr(Config, setting.config, None), property), setting.name
+
+
+def test_what_the_configuration_refuses_is_wrong_usage() -> None:
+    parsed = parse_groups(parse(["-W", "simd=y"], RUN_OPTIONS))
+    with pytest.raises(UsageError, match=r"`-W simd=y` does not work in wasmforge: .* not supported yet"):
+        parsed.make_config()
