@@ -113,6 +113,16 @@ SENTINEL_SUM = "\n".join(f"  %t{i} = xor i32 %t{i - 1}, %k{i}" for i in range(1,
 HOST = ft("i", "i")
 HOST_MANY = ft("iIfF", "FfIi")
 
+
+def _wide() -> str:
+    flags = Path("/proc/cpuinfo").read_text()
+    if " avx512f" in flags:
+        return '"target-features"="+avx512f" "prefer-vector-width"="512" "min-legal-vector-width"="512"'
+    return '"target-features"="+avx2"' if " avx2" in flags else ""
+
+
+WIDE = _wide()
+
 # Import 0 is an i32 -> i32 function, import 1 has four parameters and four results.
 IR = f"""
 define dso_local swiftcc void @nothing(ptr swiftself %vm) {ATTRIBUTES} {{
@@ -377,6 +387,27 @@ out:
   ret i32 %r
 }}
 declare i64 @llvm.fshl.i64(i64, i64, i64)
+; Values in the widest vector registers of this machine.
+define dso_local swiftcc i32 @wide(ptr swiftself %vm, i32 %n) {ATTRIBUTES} {WIDE} {{
+  br label %loop
+loop:
+  %i = phi i32 [%n, %0], [%i.next, %loop]
+  %a = phi <16 x i32> [<i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7, i32 8,
+      i32 9, i32 10, i32 11, i32 12, i32 13, i32 14, i32 15, i32 16>, %0], [%a3, %loop]
+  %v1 = insertelement <16 x i32> poison, i32 %i, i32 0
+  %v2 = shufflevector <16 x i32> %v1, <16 x i32> poison, <16 x i32> zeroinitializer
+  %a1 = mul <16 x i32> %a, %a
+  %a2 = add <16 x i32> %a1, %v2
+  %m = icmp slt <16 x i32> %a2, zeroinitializer
+  %a3 = select <16 x i1> %m, <16 x i32> %a2, <16 x i32> %a1
+  %i.next = sub i32 %i, 1
+  %done = icmp eq i32 %i.next, 0
+  br i1 %done, label %out, label %loop
+out:
+  %r = call i32 @llvm.vector.reduce.xor.v16i32(<16 x i32> %a3)
+  ret i32 %r
+}}
+declare i32 @llvm.vector.reduce.xor.v16i32(<16 x i32>)
 ; A leaf function with its locals in the red zone, below rsp.
 define dso_local swiftcc i32 @red_zone(ptr swiftself %vm, i32 %n) {ATTRIBUTES} {{
   %cells = alloca [8 x i64]

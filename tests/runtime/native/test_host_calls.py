@@ -11,7 +11,7 @@ import pytest
 
 from tests.runtime.native.fake import Store, exceptions_seen, ft
 from tests.runtime.native.guest import HOST, HOST_MANY, MANY_PARAMS, SIGNATURES, TABLE_INIT, VOID_III, code
-from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL, HOST_FLAG_CALLER
+from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL, HOST_FLAG_CALLER, StoreContext
 from wasmforge.runtime.native import gates
 from wasmforge.syntax.errors import WasmtimeError
 
@@ -196,6 +196,20 @@ def test_exception_backtrace_covers_all_activations(store: Store) -> None:
     with pytest.raises(ZeroDivisionError):
         call(4)
     assert seen == [5, 4, 3, 2, 1]
+
+
+@FLAGS
+def test_attack_activations_out_of_order(store: Store, flags: int) -> None:
+    """Returning to wasm below which another activation still has frames would corrupt them (greenlet can do that)."""
+
+    def host(x: int) -> int:
+        store.words[StoreContext.LAST_EXIT_FP // 8] -= 4096  # what a suspended nested activation leaves
+        return 0
+
+    store.set_import(0, host, HOST)
+    with pytest.raises(RuntimeError, match="reverse order"):
+        store.function("call_host", I_I, flags)(1)
+    assert store.idle()
 
 
 def test_host_calls_release_the_gil_again(store: Store) -> None:

@@ -126,7 +126,7 @@ def run_with_handler(
 
 
 @pytest.mark.parametrize("flags", [0, CALL_FLAG_RELEASE_GIL])
-@pytest.mark.parametrize("name", ["work", "red_zone", "area_loop", "host_loop"])
+@pytest.mark.parametrize("name", ["work", "wide", "red_zone", "area_loop", "host_loop"])
 def test_a_handler_that_returns_leaves_wasm_undisturbed(store: Store, name: str, flags: int) -> None:
     """All registers, flags and areas survive, although the handler runs wasm of the same store."""
     function = store.function(name, I_I, flags)

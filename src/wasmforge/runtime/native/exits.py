@@ -6,6 +6,9 @@ Invariants
 - A gate writes nothing to the wasm stack; it only reads its return address there. So it cannot fault however near the
   guard the guest has gone, and whatever is called next (libc, CPython) runs on the thread's own stack.
 - The callee-saved registers are never touched: the bodies obey the C convention, which preserves all that wasm expects.
+- Activations of a store end in reverse order, since they share one stack. Every nested entry restores LAST_EXIT_FP, so
+  after a host call it is the gate's own frame, unless something like greenlet left an activation behind that is not
+  finished: returning would then let wasm overwrite its frames, so that is an exception instead.
 - [gate_return_window, gate_return_end) can be done again from its start, because all it reads hangs on r11, which
   points to the gate frame; the fault handler moves a program counter found there back, so no signal slips in between
   test and return. The frame stays valid although rsp already left the host stack: nothing writes there until wasm has
@@ -57,6 +60,9 @@ host_array_call:    ; C convention: rdi HostFuncContext, rsi caller's vmctx, rdx
   call host_call
   test eax, eax
   jne gate_unwind
+  mov r11, [rbp + <GateFrame.CONTEXT>]
+  cmp [r11 + <StoreContext.LAST_EXIT_FP>], rbp
+  jne gate_out_of_order
 
 gate_return:        ; rbp is the gate frame
   mov r11, rbp
@@ -98,6 +104,10 @@ gate_unwind:        ; a Python exception is set, the GIL is held, rbp is the gat
   mov rbp, rax
   mov eax, 2
   jmp enter_exit
+gate_out_of_order:
+  mov rdi, r11
+  call explain_out_of_order
+  jmp gate_unwind
 gate_return_now:    ; another thread than the main one: the signal is not ours
   mov rax, [rbp + <GateFrame.RESULT>]
   mov rsp, [rbp + <GateFrame.WASM_SP>]

@@ -151,6 +151,14 @@ failed:
   ret i32 1
 }
 
+; The GIL may have been given back already.
+define hidden void @explain_out_of_order(ptr %context) cold noinline nounwind {
+  %released = call i1 @take_gil(ptr %context)
+  %runtime.error = load ptr, ptr @PyExc_RuntimeError
+  call void @PyErr_SetString(ptr %runtime.error, ptr @text.out_of_order)
+  ret void
+}
+
 define internal void @drop_references(ptr %array, i64 %count) cold noinline nounwind {
   br label %test
 test:
@@ -325,6 +333,8 @@ failed:
 """
 
 TEXTS: Final = {
+    "out_of_order": "a host function returned to wasm while a later call into the same store was not finished; calls "
+    "into a store must end in reverse order (switching greenlets inside host functions breaks that)",
     "unwanted": "%s() has no results in its type but returned an object of type %U instead of None",
     "not_sequence": "%s() must return a tuple or list of %zd results, got %U",
     "wrong_count": "%s() must return %zd results, got %zd",

@@ -49,7 +49,7 @@ inject_end:
 # Offsets into the kernel's struct ucontext (arch/x86/include/uapi/asm/sigcontext.h) and its x87/SSE area.
 IR: Final = """
 @pending = hidden global i32 0            ; a signal waits for its Python handler
-@kicked = hidden global i32 0             ; the signal that another thread passed on to the main thread, or 0
+@kicked = hidden global i64 0             ; bit n: another thread passed signal n on to the main thread
 @main_thread = hidden global i64 0        ; its thread pointer
 @thread_generation = hidden global i64 0  ; see calls.py
 @inject = external hidden global i8
@@ -106,16 +106,20 @@ define hidden void @on_interrupt(i32 %signal, ptr %info, ptr %uc) nounwind {
   %me.word = ptrtoint ptr %me to i64
   %main = load i64, ptr @main_thread
   %is.main = icmp eq i64 %me.word, %main
+  %signal.64 = zext i32 %signal to i64
+  %bit = shl i64 1, %signal.64
   br i1 %is.main, label %on.main, label %on.other
 on.other:
   %ignored = call i1 @chain(i32 %signal, ptr %info, ptr %uc)
   store atomic i32 1, ptr @pending seq_cst, align 4
-  store atomic i32 %signal, ptr @kicked seq_cst, align 4
+  %set = atomicrmw or ptr @kicked, i64 %bit seq_cst
   call i32 @pthread_kill(i64 %main, i32 %signal)
   ret void
 on.main:
-  %kick = atomicrmw xchg ptr @kicked, i32 0 seq_cst
-  %known = icmp eq i32 %kick, %signal
+  %other.bits = xor i64 %bit, -1
+  %kicks = atomicrmw and ptr @kicked, i64 %other.bits seq_cst
+  %kick = and i64 %kicks, %bit
+  %known = icmp ne i64 %kick, 0
   br i1 %known, label %noted, label %note
 note:
   %ignored2 = call i1 @chain(i32 %signal, ptr %info, ptr %uc)

@@ -85,6 +85,7 @@ ROOTS: Final = (
     "host_call",
     "builtin_call",
     "check_signals",
+    "explain_out_of_order",
     "inject_body",
     "unwind",
     "record_at_entry",
