@@ -4,9 +4,8 @@ registrations and hooks. Everything hot happens in the machine code; nothing her
 
 from __future__ import annotations
 
-import ctypes
+import _thread
 import os
-import threading
 
 from wasmforge.compiler.environ import BUILTIN_INDEX, BUILTINS
 from wasmforge.runtime.native.exits import BUILTIN_SYMBOLS
@@ -17,8 +16,11 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ctypes
     from collections.abc import Callable
     from typing import Any, Final
+else:
+    from wasmforge.runtime import ffi as ctypes
 
 __all__ = ["CallTarget", "Gates", "gates"]
 
@@ -49,7 +51,7 @@ class Gates:
     def __init__(self) -> None:
         image = load()
         # Reentrant: a garbage collection while it is held may run finalisers that unregister ranges.
-        self._lock = threading.RLock()
+        self._lock = _thread.RLock()
         self._image = image
         self.universal_call = image.address("universal_call")
         """Address of the METH_FASTCALL function."""
@@ -70,7 +72,7 @@ class Gates:
         os.register_at_fork(after_in_child=self._after_fork_in_child)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()  # another thread of the parent may have held it
+        self._lock = _thread.RLock()  # another thread of the parent may have held it
         self._threads.after_fork_in_child()
 
     def _range_table(self, symbol: str) -> RangeTable:
@@ -176,7 +178,7 @@ class Gates:
 
 
 _gates: Gates | None = None
-_gates_lock = threading.Lock()
+_gates_lock = _thread.allocate_lock()
 
 
 def gates() -> Gates:

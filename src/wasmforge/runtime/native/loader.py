@@ -9,7 +9,6 @@ attack.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 import sys
@@ -21,7 +20,10 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ctypes
     from typing import Final
+else:
+    from wasmforge.runtime import ffi as ctypes
 
 __all__ = ["PACKAGED_IMAGE", "MappedImage", "load", "source_key"]
 

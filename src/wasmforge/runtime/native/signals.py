@@ -13,19 +13,20 @@ a handler is reported too. It has no state to undo: it rewrites the interrupted 
 
 from __future__ import annotations
 
-import ctypes
-
 from wasmforge.runtime.native.emission import expand
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ctypes
     import signal
     from typing import Final
 
     from wasmforge.runtime.native.loader import MappedImage
 else:
     import _signal as signal  # the same numbers, without `enum`, which takes 4 ms
+
+    from wasmforge.runtime import ffi as ctypes
 
 __all__ = ["RangeTable", "SignalHooks", "ir"]
 

@@ -4,8 +4,7 @@ much as a hundred calls. The runtime takes one for each store and returns it whe
 
 from __future__ import annotations
 
-import ctypes
-import threading
+import _thread
 
 from wasmforge.compiler.environ import STACK_GUARD_SIZE
 from wasmforge.syntax.errors import WasmtimeError
@@ -13,7 +12,10 @@ from wasmforge.syntax.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ctypes
     from typing import Final
+else:
+    from wasmforge.runtime import ffi as ctypes
 
 __all__ = ["DEFAULT_STACK_SIZE", "Stack", "StackPool"]
 
@@ -55,7 +57,7 @@ class StackPool:
         self._keep = keep
         self._free: dict[int, list[Stack]] = {}
         self._count = 0
-        self._lock = threading.RLock()  # reentrant: a garbage collection while it is held may release a store's stack
+        self._lock = _thread.RLock()  # reentrant: a garbage collection while it is held may release a store's stack
         libc = ctypes.CDLL(None, use_errno=True)
         self._mmap = libc.mmap
         self._mmap.restype = ctypes.c_void_p

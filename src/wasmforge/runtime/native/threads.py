@@ -9,8 +9,8 @@ and ends. The destructor also changes `thread_generation`, because the next thre
 
 from __future__ import annotations
 
-import ctypes
-import threading
+import _thread
+import os
 
 from wasmforge.compiler.environ import StoreContext
 from wasmforge.runtime.native.emission import expand
@@ -18,9 +18,12 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ctypes
     from typing import Final
 
     from wasmforge.runtime.native.loader import MappedImage
+else:
+    from wasmforge.runtime import ffi as ctypes
 
 __all__ = ["HOST_STACK_RESERVE", "ThreadSetup", "ir"]
 
@@ -67,6 +70,15 @@ def ir() -> str:
     return expand(text.replace("{generation}", str(_GENERATION)))
 
 
+def _main_thread() -> int:
+    """The thread that runs Python's signal handlers: nearly always the process's first one, which has its number."""
+    if _thread.get_native_id() == os.getpid():
+        return _thread.get_ident()
+    import threading  # 3 ms with what it imports
+
+    return threading.main_thread().ident or 0
+
+
 class ThreadSetup:
     """Prepares threads. Made by `Gates`."""
 
@@ -88,12 +100,12 @@ class ThreadSetup:
             raise WasmtimeError("no thread-specific data key is left in this process")
         self._key = key.value
         self._main_thread = ctypes.c_uint64.from_address(image.address("main_thread"))
-        self._main_thread.value = threading.main_thread().ident or 0
-        self._limits = threading.local()
+        self._main_thread.value = _main_thread()
+        self._limits = _thread._local()
 
     def after_fork_in_child(self) -> None:
         """The forking thread is the child's main thread; its alternate stack was inherited."""
-        self._main_thread.value = threading.get_ident()
+        self._main_thread.value = _thread.get_ident()
 
     def prepare(self, address: int) -> int:
         """Prepares the calling thread for wasm of the store context at `address`.
@@ -102,7 +114,7 @@ class ThreadSetup:
         thread.
         """
         words = (ctypes.c_uint64 * (StoreContext.STORE // 8)).from_address(address)
-        me = threading.get_ident()  # pthread_self, which is the thread pointer on Linux x86-64
+        me = _thread.get_ident()  # pthread_self, which is the thread pointer on Linux x86-64
         active = words[StoreContext.HOST_SP // 8] != 0
         owner = words[StoreContext.THREAD // 8] & (_GENERATION - 1)
         if active and owner != me:
