@@ -20,7 +20,9 @@ __all__ = ["Config"]
 DEFAULT_MAX_WASM_STACK = 512 << 10
 """Bytes of stack for WebAssembly, Wasmtime's default."""
 
-STRATEGIES = ("auto", "llvm", "cranelift")
+STRATEGIES = {"auto": "llvm", "llvm": "llvm", "cranelift": "llvm", "baseline": "baseline", "winch": "baseline"}
+"""Names of strategies, those of the wasmtime package included, and the compiler of each."""
+
 PROFILERS = ("none", "jitdump")
 
 
@@ -75,6 +77,7 @@ class Config(Managed):
         self._tunables: dict[str, int | bool | str] = {}
         self._max_wasm_stack = DEFAULT_MAX_WASM_STACK
         self._parallel = True
+        self._strategy = STRATEGIES["auto"]
 
     def __setattr__(self, name: str, value: object) -> None:
         # A misspelt setting would otherwise be accepted and do nothing.
@@ -86,21 +89,23 @@ class Config(Managed):
         self._check_open()
         self._tunables[name] = value
 
-    def _consume(self) -> tuple[Tunables, int, bool]:
-        """The tunables, bytes of stack, and whether to compile in parallel; the config is used up."""
+    def _consume(self) -> tuple[Tunables, int, bool, str]:
+        """The tunables, bytes of stack, whether to compile in parallel, and which compiler; the config is used up."""
         self._check_open()
         self._closed = True
-        return Tunables(**self._tunables), self._max_wasm_stack, self._parallel  # type: ignore[arg-type]
+        return Tunables(**self._tunables), self._max_wasm_stack, self._parallel, self._strategy  # type: ignore[arg-type]
 
     # --- Compilation ----------------------------------------------------------------------------------------
 
     @_setting
     def strategy(self, strategy: str) -> None:
-        """Which compiler: `"auto"` or `"llvm"`. `"cranelift"`, the wasmtime package's name for its optimising
-        compiler, means `"llvm"` here."""
+        """Which compiler: `"llvm"`, which optimises, `"baseline"`, which compiles a hundred times faster, or `"auto"`,
+        for now the same as `"llvm"`. The wasmtime package's names mean `"llvm"` (`"cranelift"`) and
+        `"baseline"` (`"winch"`)."""
         self._check_open()
         if strategy not in STRATEGIES:
             raise WasmtimeError(f"unknown strategy: {strategy}")
+        self._strategy = STRATEGIES[strategy]
 
     @_setting
     def cranelift_opt_level(self, opt_level: str) -> None:

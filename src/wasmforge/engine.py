@@ -31,7 +31,7 @@ class Engine(Managed):
             config = Config()
         elif not isinstance(config, Config):
             raise TypeError("expected Config")
-        tunables, max_wasm_stack, parallel = config._consume()
+        tunables, max_wasm_stack, parallel, self._strategy = config._consume()
         self._tunables: Tunables = tunables
         self._workers = None if parallel else 1
         self._state = EngineState(tunables, max_wasm_stack=max_wasm_stack)
@@ -43,8 +43,12 @@ class Engine(Managed):
     def _compile(self, wasm: bytes) -> bytes:
         """The image of a binary module: decode, validate, compile. Raises WasmtimeError when it is not a module."""
         from wasmforge.binary import decode
-        from wasmforge.compiler.llvm import compile_module
         from wasmforge.validation import validate
+
+        if self._strategy == "baseline":
+            from wasmforge.compiler.baseline import compile_module
+        else:
+            from wasmforge.compiler.llvm import compile_module
 
         module = decode(wasm)
         return compile_module(module, validate(module), self._tunables, workers=self._workers)

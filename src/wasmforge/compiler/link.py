@@ -30,13 +30,19 @@ from wasmforge.compiler.tables import address_map, function_names, trap_table
 from wasmforge.compiler.target import host_level
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.module import ElementSegment, Expression, Module, SegmentMode
-from wasmforge.syntax.types import ExternKind
+from wasmforge.syntax.types import ExternKind, FuncType
 
-__all__ = ["link"]
+__all__ = ["canonical_types", "link"]
 
 _CHUNK_ALIGNMENT: Final = 64
 _TEXT_LIMIT: Final = 1 << 30
 """Relative 32-bit distances reach 2 GiB; half of it leaves room for the constants."""
+
+
+def canonical_types(types: list[FuncType]) -> list[int]:
+    """For every type index the first one with the same signature."""
+    first: dict[FuncType, int] = {}
+    return [first.setdefault(ft, x) for x, ft in enumerate(types)]
 
 
 def link(

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Final
 
 from wasmforge.compiler.environ import Tunables
-from wasmforge.compiler.link import link
+from wasmforge.compiler.link import canonical_types, link
 from wasmforge.compiler.llvm.context import ModuleContext
 from wasmforge.compiler.llvm.pool import Chunk, compile_chunks, default_workers
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.module import Module
-from wasmforge.syntax.types import ExternKind, FuncType
+from wasmforge.syntax.types import ExternKind
 from wasmforge.validation import ModuleValidation
 
 __all__ = ["compile_module"]
@@ -42,17 +42,11 @@ def compile_module(
         if getattr(tunables, name):
             raise WasmtimeError(f"the LLVM compiler does not support {name} yet")
     func_refs = sorted(facts.escaping)
-    canonical = _canonical_types(module.types)
+    canonical = canonical_types(module.types)
     context = ModuleContext.of(module, func_refs, tunables)
     chunks = _chunks(module, facts, func_refs, canonical, tunables)
     replies = compile_chunks(chunks, context.encode(), workers or default_workers(), progress)
     return link(module, func_refs, replies, canonical, tunables)
-
-
-def _canonical_types(types: list[FuncType]) -> list[int]:
-    """For every type index the first one with the same signature."""
-    first: dict[FuncType, int] = {}
-    return [first.setdefault(ft, x) for x, ft in enumerate(types)]
 
 
 def _chunks(

@@ -1,0 +1,380 @@
+"""Emitters of calls: of functions of the module, imports, table elements, and the runtime's builtins; and of the
+instructions that are calls of builtins with checks before.
+
+The convention is that of `compiler.environ`. Before a call everything below the arguments moves to slots, except
+locals, which are in callee-saved registers or in their homes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from wasmforge.compiler.baseline.access import check_element
+from wasmforge.compiler.baseline.asm import Condition, Op
+from wasmforge.compiler.baseline.body import Body
+from wasmforge.compiler.baseline.context import AREA, NARROW, Signature, overflow_offset, results_offset
+from wasmforge.compiler.baseline.locals import parallel_move
+from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, R10, RAX, RBP, SCRATCH, VM, XMM0
+from wasmforge.compiler.baseline.values import CONST, LOCAL, REG, SLOT
+from wasmforge.compiler.environ import (
+    BUILTIN_INDEX,
+    BUILTINS,
+    VMContextOffsets,
+    VMDataSegment,
+    VMFuncRef,
+    VMFunctionImport,
+    VMMemory,
+    VMMemoryDefinition,
+    VMTableDefinition,
+)
+from wasmforge.compiler.trap import TrapKind
+from wasmforge.syntax.types import FuncType
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+__all__ = ["call", "call_indirect", "memory_grow", "prefixed"]
+
+_DIRECT: Final = 0
+_IMPORT: Final = 1
+_INDIRECT: Final = 2
+_BUILTIN: Final = 3
+
+_SIGNATURES: Final = [Signature(FuncType(b.params, () if b.result is None else (b.result,))) for b in BUILTINS]
+
+
+def call(s: Body) -> None:
+    x = s.unsigned()
+    signature = s.context.signature(s.context.functions[x])
+    if x < s.context.imported_functions:
+        _emit(s, signature, _IMPORT, s.context.offsets.imported_function(x))
+    else:
+        _emit(s, signature, _DIRECT, x)
+
+
+def call_indirect(s: Body) -> None:
+    """The checks leave the function reference in r10, which no argument travels in."""
+    type_index = s.unsigned()
+    x = s.unsigned()
+    s.drop()
+    i = s.depth
+    k: i64 = s.kinds[i]
+    v: i64 = s.values[i]
+    if k != REG or v != R10:
+        s.take(R10)
+        s.load(R10, k, v, i)
+        s.discard(k, v)
+    check_element(s, x, R10)
+    s.rx(Op.MOV, 1, R10, SCRATCH, R10, 3, 0)
+    s.rr(Op.TEST, 1, R10, R10)
+    s.trap_if(Condition.EQUAL, TrapKind.INDIRECT_CALL_TO_NULL)
+    s.rm(Op.MOV, 1, SCRATCH, VM, VMContextOffsets.TYPE_IDS)
+    s.rm(Op.MOV, 0, SCRATCH, SCRATCH, 4 * type_index)
+    s.rm(Op.CMP, 0, SCRATCH, R10, VMFuncRef.TYPE_INDEX)
+    s.trap_if(Condition.NOT_EQUAL, TrapKind.BAD_SIGNATURE)
+    _emit(s, s.context.signature(type_index), _INDIRECT, 0)
+
+
+def _builtin(s: Body, name: str) -> None:
+    """Calls a builtin with the topmost operands."""
+    x = BUILTIN_INDEX[name]
+    _emit(s, _SIGNATURES[x], _BUILTIN, 8 * x)
+
+
+def _emit(s: Body, signature: Signature, kind: i64, target: i64) -> None:
+    n: i64 = len(signature.params)
+    s.count_bulk(n)
+    s.check_size()
+    height = s.depth - n
+    i = s.floor
+    while i < height:
+        if s.kinds[i] == REG:
+            s.spill(i)
+        i += 1
+    if n:
+        _arguments(s, signature, height)
+    s.forget_all()
+    s.cut(height)
+    s.free = s.pool
+    s.mark(0)
+    if kind == _DIRECT:
+        if s.context.slots:
+            s.byte(0xFF)
+            s.byte(0x15)
+        else:
+            s.byte(0xE8)
+        s.call_places.append(len(s.out))
+        s.call_targets.append(target)
+        s.dword(0)
+    elif kind == _BUILTIN:
+        s.rm(Op.MOV, 1, RAX, VM, VMContextOffsets.BUILTINS)
+        s.rm(Op.GROUP5, 0, 2, RAX, target)
+    else:
+        # The callee runs with its own vmctx, and with ours in r10; it preserves its own, so we put ours back.
+        if kind == _IMPORT:
+            s.rm(Op.MOV, 1, RAX, VM, target + VMFunctionImport.WASM_CALL)
+            s.rr(Op.MOV, 1, R10, VM)
+            s.rm(Op.MOV, 1, VM, VM, target + VMFunctionImport.VMCTX)
+        else:
+            s.rm(Op.MOV, 1, RAX, R10, VMFuncRef.WASM_CALL)
+            s.rm(Op.MOV, 1, SCRATCH, R10, VMFuncRef.VMCTX)
+            s.rr(Op.MOV, 1, R10, VM)
+            s.rr(Op.MOV, 1, VM, SCRATCH)
+        s.rr(Op.GROUP5, 0, 2, RAX)
+        s.rm(Op.MOV, 1, VM, RBP, -8)
+    if len(signature.results):
+        _results(s, signature)
+
+
+def _arguments(s: Body, signature: Signature, height: i64) -> None:
+    """Moves the topmost operands to where the callee expects them. Those in registers move at once, the others are
+    loaded when these are out of the way."""
+    places = signature.param_places
+    n: i64 = len(places)
+    to = s.frame.moves_to
+    origin = s.frame.moves_from
+    area = False
+    late = False
+    k: i64
+    v: i64
+    i: i64 = 0
+    while i < n:
+        if places[i] >= AREA:
+            area = True
+        i += 1
+    if area:
+        s.rm(Op.MOV, 1, SCRATCH, VM, VMContextOffsets.STORE_CONTEXT)
+    i = 0
+    while i < n:
+        k = s.kinds[height + i]
+        v = s.values[height + i]
+        place: i64 = places[i]
+        if place >= AREA:
+            _store_argument(s, k, v, height + i, overflow_offset(place))
+        elif k == REG or (k == LOCAL and s.copies[v] >= 0):
+            to.append(place)
+            origin.append(s.where(k, v))
+            s.kinds[height + i] = REG
+        else:
+            late = True
+        i += 1
+    if to:
+        parallel_move(s, to, origin)
+    if late:
+        i = 0
+        while i < n:
+            k = s.kinds[height + i]
+            if k != REG and places[i] < AREA:
+                s.load(places[i], k, s.values[height + i], height + i)
+            i += 1
+
+
+def _store_argument(s: Body, k: i64, v: i64, i: i64, offset: i64) -> None:
+    """Stores an operand to the overflow area, whose owner is in the scratch register."""
+    r = s.where(k, v)
+    if r < 0:
+        s.load(FLOAT_SCRATCH, k, v, i)
+        r = FLOAT_SCRATCH
+    if r >= XMM0:
+        s.rm(Op.MOVSD_STORE, 0, r, SCRATCH, offset)
+    else:
+        s.rm(Op.MOV_STORE, 1, r, SCRATCH, offset)
+
+
+def _results(s: Body, signature: Signature) -> None:
+    """Pushes the results, integers of 32 bits zero-extended. Those in the area go to their slots now."""
+    places = signature.result_places
+    n: i64 = len(places)
+    s.count_bulk(n)
+    k: i64 = 0
+    area = False
+    while k < n:
+        place: i64 = places[k]
+        if place >= AREA:
+            if not area:
+                s.rm(Op.MOV, 1, SCRATCH, VM, VMContextOffsets.STORE_CONTEXT)
+                area = True
+            narrow = signature.results[k] & NARROW != 0
+            s.rm(Op.MOVSS if narrow else Op.MOVSD, 0, FLOAT_SCRATCH, SCRATCH, results_offset(place))
+            s.store_slot(FLOAT_SCRATCH, s.slot(s.depth))
+            s.push(SLOT, 0)
+        else:
+            if signature.results[k] == NARROW:
+                s.rr(Op.MOV, 0, place, place)
+            s.lock(place)
+            s.push(REG, place)
+        k += 1
+
+
+# --- Instructions that are calls of builtins -------------------------------------------------------------------------
+
+
+def memory_grow(s: Body) -> None:
+    memory = s.unsigned()
+    s.push(CONST, memory)
+    _builtin(s, "memory_grow")
+    _narrow_result(s)
+
+
+def _narrow_result(s: Body) -> None:
+    """The builtin's result is an i64 of which the instruction wants the lower half: -1 for failure."""
+    r = s.pop_owned(False)
+    s.rr(Op.MOV, 0, r, r)
+    s.push(REG, r)
+
+
+def prefixed(s: Body, number: i64) -> None:
+    """Bulk memory and table instructions: opcode FC, then a number."""
+    if number == 8:
+        _memory_init(s)
+    elif number == 9:
+        x = s.unsigned()
+        s.rm(Op.MOV_IMMEDIATE, 1, 0, VM, s.context.offsets.data_segment(x) + VMDataSegment.LENGTH)
+        s.dword(0)
+    elif number == 10:
+        _memory_copy(s)
+    elif number == 11:
+        _memory_fill(s)
+    elif number == 12:
+        _table_init(s)
+    elif number == 13:
+        s.push(CONST, s.unsigned())
+        _builtin(s, "elem_drop")
+    elif number == 14:
+        _table_copy(s)
+    elif number == 15:
+        _table_grow(s)
+    else:
+        _table_fill(s)
+
+
+def _memory_length(s: Body, start: i64, count: i64) -> None:
+    """Traps unless `count` bytes from `start` on are within memory 0. Both are zero-extended, so the sum cannot
+    wrap."""
+    length = s.alloc()
+    s.rm(Op.MOV, 1, length, VM, s.context.offsets.memory(0) + VMMemory.DEFINITION)
+    s.rx(Op.LEA, 1, SCRATCH, start, count, 0, 0)
+    s.rm(Op.CMP, 1, SCRATCH, length, VMMemoryDefinition.CURRENT_LENGTH)
+    s.release(length)
+    s.trap_if(Condition.ABOVE, TrapKind.MEMORY_OUT_OF_BOUNDS)
+
+
+def _move(s: Body, target: i64, source: i64, count: i64) -> None:
+    """Calls memory_move with three owned registers."""
+    s.push(REG, target)
+    s.push(REG, source)
+    s.push(REG, count)
+    _builtin(s, "memory_move")
+
+
+def _memory_copy(s: Body) -> None:
+    s.unsigned()
+    s.unsigned()
+    count = s.pop_owned(False)
+    source = s.pop_owned(False)
+    target = s.pop_owned(False)
+    _memory_length(s, source, count)
+    _memory_length(s, target, count)
+    s.rr(Op.ADD, 1, source, s.base)
+    s.rr(Op.ADD, 1, target, s.base)
+    _move(s, target, source, count)
+
+
+def _memory_fill(s: Body) -> None:
+    s.unsigned()
+    count = s.pop_owned(False)
+    byte = s.pop_owned(False)
+    target = s.pop_owned(False)
+    _memory_length(s, target, count)
+    s.rr(Op.ADD, 1, target, s.base)
+    s.push(REG, target)
+    s.push(REG, byte)
+    s.push(REG, count)
+    _builtin(s, "memory_set")
+
+
+def _memory_init(s: Body) -> None:
+    segment: i64 = s.context.offsets.data_segment(s.unsigned())
+    s.unsigned()
+    count = s.pop_owned(False)
+    source = s.pop_owned(False)
+    target = s.pop_owned(False)
+    length = s.alloc()
+    s.rm(Op.MOV, 0, length, VM, segment + VMDataSegment.LENGTH)
+    s.rx(Op.LEA, 1, SCRATCH, source, count, 0, 0)
+    s.rr(Op.CMP, 1, SCRATCH, length)
+    s.release(length)
+    s.trap_if(Condition.ABOVE, TrapKind.MEMORY_OUT_OF_BOUNDS)
+    _memory_length(s, target, count)
+    s.rm(Op.ADD, 1, source, VM, segment + VMDataSegment.BASE)
+    s.rr(Op.ADD, 1, target, s.base)
+    _move(s, target, source, count)
+
+
+def _table_length(s: Body, table: i64, start: i64, count: i64) -> None:
+    """Traps unless `count` elements from `start` on are within a table."""
+    length = s.alloc()
+    s.rm(Op.MOV, 1, length, VM, s.context.offsets.table(table))
+    s.rx(Op.LEA, 1, SCRATCH, start, count, 0, 0)
+    s.rm(Op.CMP, 1, SCRATCH, length, VMTableDefinition.CURRENT_ELEMENTS)
+    s.release(length)
+    s.trap_if(Condition.ABOVE, TrapKind.TABLE_OUT_OF_BOUNDS)
+
+
+def _element(s: Body, table: i64, index: i64) -> None:
+    """Turns an index into the address of a table element."""
+    s.rm(Op.MOV, 1, SCRATCH, VM, s.context.offsets.table(table))
+    s.rm(Op.MOV, 1, SCRATCH, SCRATCH, VMTableDefinition.BASE)
+    s.rx(Op.LEA, 1, index, SCRATCH, index, 3, 0)
+
+
+def _table_copy(s: Body) -> None:
+    to = s.unsigned()
+    origin = s.unsigned()
+    count = s.pop_owned(False)
+    source = s.pop_owned(False)
+    target = s.pop_owned(False)
+    _table_length(s, origin, source, count)
+    _table_length(s, to, target, count)
+    _element(s, origin, source)
+    _element(s, to, target)
+    s.rr(Op.SHIFT_IMMEDIATE, 1, 4, count)
+    s.byte(3)
+    _move(s, target, source, count)
+
+
+def _table_init(s: Body) -> None:
+    segment = s.unsigned()
+    table = s.unsigned()
+    count = s.pop_owned(False)
+    source = s.pop_owned(False)
+    target = s.pop_owned(False)
+    s.push(CONST, table)
+    s.push(CONST, segment)
+    s.push(REG, target)
+    s.push(REG, source)
+    s.push(REG, count)
+    _builtin(s, "table_init")
+
+
+def _table_grow(s: Body) -> None:
+    table = s.unsigned()
+    delta = s.pop_owned(False)
+    word = s.pop_owned(False)
+    s.push(CONST, table)
+    s.push(REG, delta)
+    s.push(REG, word)
+    _builtin(s, "table_grow")
+    _narrow_result(s)
+
+
+def _table_fill(s: Body) -> None:
+    table = s.unsigned()
+    count = s.pop_owned(False)
+    word = s.pop_owned(False)
+    start = s.pop_owned(False)
+    s.push(CONST, table)
+    s.push(REG, start)
+    s.push(REG, word)
+    s.push(REG, count)
+    _builtin(s, "table_fill")

@@ -1,0 +1,100 @@
+"""What the compiler must know of the module around a function, as lists that the hot loops index.
+
+`compile.compile_module` makes one a module from the module record and the facts of validation; `function` and the
+emitters read it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wasmforge.compiler.baseline.registers import ARGUMENTS, FLOAT_ARGUMENTS, FLOAT_RESULTS, RESULTS
+from wasmforge.compiler.environ import (
+    VALRAW_SIZE,
+    StoreContext,
+    Tunables,
+    VMContextOffsets,
+    assign_params,
+    assign_results,
+)
+from wasmforge.compiler.target import host_level
+from wasmforge.syntax.module import Module
+from wasmforge.syntax.types import EXTERNREF, F32, F64, I32, ExternKind, FuncType
+
+__all__ = ["AREA", "FLOAT", "NARROW", "Context", "Signature"]
+
+AREA: Final = 64
+"""Places from here on are slots of an area of the store context, those below are registers."""
+
+FLOAT: Final = 1
+NARROW: Final = 2
+"""Bits of a signature's type bytes: f32 or f64; four bytes that want zero-extension (i32, f32, externref)."""
+
+
+def _flags(t: int) -> int:
+    return (FLOAT if t in (F32, F64) else 0) | (NARROW if t in (I32, F32, EXTERNREF) else 0)
+
+
+class Signature:
+    """How a function type travels (rules 2 to 4 of the convention).
+
+    `params` and `results` have the type flags of each value; `param_places` and `result_places` the register of each,
+    or `AREA` plus its position in the overflow or results area.
+    """
+
+    def __init__(self, ft: FuncType) -> None:
+        self.params = bytes(_flags(t) for t in ft.params)
+        self.results = bytes(_flags(t) for t in ft.results)
+        registers = {"integer": ARGUMENTS, "vector": FLOAT_ARGUMENTS}
+        self.param_places: list[int] = [
+            AREA + p.index if p.kind == "area" else registers[p.kind][p.index] for p in assign_params(ft)
+        ]
+        registers = {"integer": RESULTS, "vector": FLOAT_RESULTS}
+        self.result_places: list[int] = [
+            AREA + p.index if p.kind == "area" else registers[p.kind][p.index] for p in assign_results(ft)
+        ]
+        self.uses_area = any(p >= AREA for p in self.param_places) or any(p >= AREA for p in self.result_places)
+
+
+def overflow_offset(place: int) -> int:
+    """Where in the store context a parameter with an area place travels."""
+    return StoreContext.OVERFLOW_AREA + VALRAW_SIZE * (place - AREA)
+
+
+def results_offset(place: int) -> int:
+    """Where in the store context a result with an area place travels."""
+    return StoreContext.RESULTS_AREA + VALRAW_SIZE * (place - AREA)
+
+
+class Context:
+    """The module as function bodies see it. Indices are those of the index spaces, imports first.
+
+    `func_refs` are the escaping functions in ascending order. `slots` chooses the form of calls between functions of
+    the module: direct (`call rel32`), or through code pointer slots (`call [rip + slot]`), for code that is
+    compiled function by function.
+    """
+
+    def __init__(self, module: Module, func_refs: list[int], tunables: Tunables, slots: bool = False) -> None:
+        self.module = module
+        self.tunables = tunables
+        self.slots = slots
+        self.types: list[FuncType] = module.types
+        self.signatures: list[Signature | None] = [None] * len(module.types)
+        self.functions: list[int] = module.all_functions()
+        self.imported_functions: int = module.num_imported(ExternKind.FUNC)
+        self.tables: list[int] = [int(t.element) for t in module.all_tables()]
+        self.globals: list[int] = [int(t.content) for t in module.all_globals()]
+        self.imported_globals: int = module.num_imported(ExternKind.GLOBAL)
+        self.func_refs: dict[int, int] = {x: k for k, x in enumerate(func_refs)}
+        self.offsets = VMContextOffsets.of(module, len(func_refs))
+        self.guarded: bool = tunables.signals_based_traps and tunables.memory_reservation >= 1 << 32
+        self.guard: int = tunables.memory_guard_size
+        self.has_bmi: bool = host_level() != "x86-64-v2"
+
+    def signature(self, type_index: int) -> Signature:
+        """The signature of a function type, made when first wanted."""
+        found = self.signatures[type_index]
+        if found is None:
+            found = Signature(self.types[type_index])
+            self.signatures[type_index] = found
+        return found

@@ -1,0 +1,482 @@
+"""Locals: a scan that weighs their uses, the choice of those that live in registers, and the frame around the body.
+
+`function` calls `begin` before it compiles a body and `prologue` after it, when it is known what the frame needs; the
+epilogue is part of the body.
+
+Frame, downwards from rbp: saved registers, homes of locals, slots of the operand stack.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from wasmforge.compiler.baseline.asm import Condition, Op
+from wasmforge.compiler.baseline.context import AREA, FLOAT, NARROW, Context, Signature, overflow_offset
+from wasmforge.compiler.baseline.registers import (
+    BASE,
+    FLOAT_LEAF_PINS,
+    FLOAT_POOL,
+    FLOAT_POOL_LEAF,
+    FLOAT_SCRATCH,
+    LEAF_BASE,
+    LEAF_PINS,
+    NONE,
+    PINS,
+    POOL,
+    POOL_LEAF,
+    RBP,
+    RBX,
+    RSP,
+    SCRATCH,
+    VM,
+    XMM0,
+)
+from wasmforge.compiler.baseline.values import State
+from wasmforge.compiler.environ import STACK_PROBE_SIZE, VMContextOffsets, VMMemory
+from wasmforge.syntax.instructions import BY_OPCODE, Immediate, Opcode
+from wasmforge.syntax.types import F32, F64
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+__all__ = ["Frame", "begin", "epilogue", "prologue", "reset", "skip_immediates"]
+
+# What follows an opcode, for walks that only pass over it.
+_ONE: Final = 1
+_TWO: Final = 2
+_MEMARG: Final = 3
+_BLOCK: Final = 4
+_LABELS: Final = 5
+_FOUR_BYTES: Final = 6
+_EIGHT_BYTES: Final = 7
+_TYPES: Final = 8
+_PREFIX: Final = 9
+_END: Final = 10
+_CALL: Final = 11
+_CALL_INDIRECT: Final = 12
+_GROW: Final = 13
+
+
+def _shape(opcode: int) -> int:
+    named = {
+        0xFC: _PREFIX,
+        Opcode.END: _END,
+        Opcode.CALL: _CALL,
+        Opcode.CALL_INDIRECT: _CALL_INDIRECT,
+        Opcode.MEMORY_GROW: _GROW,
+    }
+    if opcode in named:
+        return named[opcode]
+    row = BY_OPCODE.get(opcode)
+    if row is None or not row.immediates:
+        return 0
+    special = {
+        Immediate.MEMARG: _MEMARG,
+        Immediate.BLOCK_TYPE: _BLOCK,
+        Immediate.LABEL_TABLE: _LABELS,
+        Immediate.F32_CONST: _FOUR_BYTES,
+        Immediate.F64_CONST: _EIGHT_BYTES,
+        Immediate.SELECT_TYPES: _TYPES,
+    }
+    return special.get(row.immediates[0], len(row.immediates))
+
+
+SHAPE: Final = bytes(_shape(opcode) for opcode in range(256))
+
+_PREFIXED_IMMEDIATES: Final = bytes(
+    len(BY_OPCODE[0xFC000 | n].immediates) if 0xFC000 | n in BY_OPCODE else 0 for n in range(32)
+)
+_MEMORY_INIT: Final = Opcode.MEMORY_INIT & 0xFF  # those before it are saturating conversions
+_DATA_DROP: Final = Opcode.DATA_DROP & 0xFF
+_MEMORY_FILL: Final = Opcode.MEMORY_FILL & 0xFF
+
+_LOOP_WEIGHT: Final = 8
+_HEAVIEST: Final = 4096
+_WORTH_SAVING: Final = 3
+"""Uses from which on a local pays for saving and restoring the register that it gets."""
+
+
+def skip_immediates(s: State, op: i64) -> None:
+    """Passes over the immediates of an opcode whose byte has been read."""
+    code = s.code
+    shape: i64 = SHAPE[op]
+    n: i64
+    if shape == 0 or shape == _END:
+        return
+    if shape == _MEMARG:
+        n = 3 if code[s.pc] & 0x40 else 2
+    elif shape == _LABELS:
+        n = s.unsigned() + 1
+    elif shape == _FOUR_BYTES:
+        s.pc += 4
+        return
+    elif shape == _EIGHT_BYTES:
+        s.pc += 8
+        return
+    elif shape == _TYPES:
+        n = s.unsigned()
+    elif shape == _PREFIX:
+        n = _PREFIXED_IMMEDIATES[s.unsigned()]
+    elif shape in (_TWO, _CALL_INDIRECT):
+        n = 2
+    else:
+        n = 1
+    pc = s.pc
+    while n > 0:
+        while code[pc] >= 0x80:
+            pc += 1
+        pc += 1
+        n -= 1
+    s.pc = pc
+
+
+class Frame:
+    """What is special about the function being compiled."""
+
+    def __init__(self, context: Context, signature: Signature) -> None:
+        self.context = context
+        self.signature = signature
+        self.touched: list[int] = []
+        """The locals that the body names, in order of appearance."""
+        self.calls = False
+        self.foreign_calls = False
+        """Whether there are calls that change the vmctx register: of imports and through tables."""
+        self.uses_memory = False
+        self.saved: list[int] = []
+        self.moves_to: list[int] = []
+        self.moves_from: list[int] = []
+
+
+def begin(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None:
+    """Scans the body and decides where each local lives. Leaves `s` as it is behind the prologue."""
+    _scan(s, frame)
+    _classify(s, frame, runs)
+    leaf = not frame.calls
+    s.base = NONE
+    s.pool = POOL | FLOAT_POOL
+    if leaf:
+        s.pool = POOL_LEAF | FLOAT_POOL_LEAF
+    if frame.uses_memory:
+        s.base = LEAF_BASE if leaf else BASE
+        if leaf:
+            one: i64 = 1
+            s.pool &= ~(one << LEAF_BASE)
+        else:
+            frame.saved.append(BASE)
+    if frame.foreign_calls:
+        # First, so that its place is fixed: calls load the own vmctx back from there.
+        frame.saved.insert(0, VM)
+    _pin(s, frame, LEAF_PINS if leaf else PINS, False)
+    if leaf:
+        _pin(s, frame, FLOAT_LEAF_PINS, True)
+    _place(s, frame)
+    s.free = s.pool
+    s.cached = 0
+    _remember_params(s, frame)
+
+
+def _scan(s: State, frame: Frame) -> None:
+    """Weighs the uses of locals by eight for every loop around them, and finds out what the function does."""
+    code = s.code
+    end: i64 = len(code)
+    pc: i64 = 0
+    op: i64
+    x: i64
+    shape: i64
+    weight: i64 = 1
+    outer: list[int] = []
+    weights = s.weights
+    size: i64 = len(weights)
+    touched = frame.touched
+    imported: i64 = frame.context.imported_functions
+    while pc < end:
+        op = code[pc]
+        pc += 1
+        if 0x20 <= op <= 0x22:
+            x = code[pc]
+            pc += 1
+            if x >= 0x80:
+                s.pc = pc - 1
+                x = s.unsigned()
+                pc = s.pc
+            if x >= size:
+                more = x + 64 - size
+                weights.extend([0] * more)
+                s.pins.extend([NONE] * more)
+                s.homes.extend([0] * more)
+                s.floats.extend([False] * more)
+                s.copies.extend([NONE] * more)
+                size = len(weights)
+            if weights[x] == 0:
+                touched.append(x)
+            weights[x] += weight
+            continue
+        shape = SHAPE[op]
+        if shape == 0:
+            continue
+        if shape == _END:
+            if outer:
+                weight = outer.pop()
+        elif shape == _ONE:
+            while code[pc] >= 0x80:
+                pc += 1
+            pc += 1
+        elif shape == _MEMARG:
+            frame.uses_memory = True
+            s.pc = pc
+            skip_immediates(s, op)
+            pc = s.pc
+        elif shape == _BLOCK:
+            outer.append(weight)
+            if op == 0x03 and weight < _HEAVIEST:
+                weight *= _LOOP_WEIGHT
+            while code[pc] >= 0x80:
+                pc += 1
+            pc += 1
+        else:
+            s.pc = pc
+            if shape == _CALL:
+                frame.calls = True
+                if s.unsigned() < imported:
+                    frame.foreign_calls = True
+            else:
+                if shape == _CALL_INDIRECT:
+                    frame.calls = True
+                    frame.foreign_calls = True
+                elif shape == _GROW:
+                    frame.calls = True
+                elif shape == _PREFIX and code[pc] >= _MEMORY_INIT:
+                    frame.calls = True
+                    if code[pc] <= _MEMORY_FILL and code[pc] != _DATA_DROP:
+                        frame.uses_memory = True
+                skip_immediates(s, op)
+            pc = s.pc
+    s.pc = 0
+
+
+def _classify(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None:
+    """Finds the class of each local in use: parameters by position, the others by bisection in the runs (threat: a few
+    bytes declare 50,000 locals, in each of a million functions)."""
+    params = frame.signature.params
+    count: i64 = len(params)
+    ends: list[int] = []
+    types: list[int] = []
+    total: i64 = count
+    for n, t in runs:
+        total += n
+        ends.append(total)
+        types.append(t)
+    for x in frame.touched:
+        if x < count:
+            s.floats[x] = params[x] & FLOAT != 0
+            continue
+        low: i64 = 0
+        high: i64 = len(ends)
+        while low < high:
+            middle: i64 = (low + high) >> 1
+            if ends[middle] <= x:
+                low = middle + 1
+            else:
+                high = middle
+        t = types[low]
+        s.floats[x] = t in (F32, F64)
+
+
+def _pin(s: State, frame: Frame, registers: bytes, is_float: bool) -> None:
+    """Gives registers to the heaviest locals of a class."""
+    for r in registers:
+        if r == s.base:
+            continue
+        saved = not is_float and (r == RBX or r >= 12)
+        best: i64 = NONE
+        heaviest: i64 = _WORTH_SAVING - 1 if saved else 0
+        for x in frame.touched:
+            if s.weights[x] > heaviest and s.pins[x] < 0 and s.floats[x] == is_float:
+                best = x
+                heaviest = s.weights[x]
+        if best < 0:
+            return
+        s.pins[best] = r
+        if saved:
+            frame.saved.append(r)
+
+
+def _place(s: State, frame: Frame) -> None:
+    """Assigns homes to the locals that are not pinned: parameters first, the zeroed ones together behind them."""
+    at: i64 = -8 - 8 * len(frame.saved)
+    count: i64 = len(frame.signature.params)
+    for x in frame.touched:
+        if x < count and s.pins[x] < 0:
+            s.homes[x] = at
+            at -= 8
+    for x in frame.touched:
+        if x >= count and s.pins[x] < 0:
+            s.homes[x] = at
+            at -= 8
+    s.slots_at = at
+
+
+def _remember_params(s: State, frame: Frame) -> None:
+    """Parameters with a home are still in their registers at the start of the body."""
+    places = frame.signature.param_places
+    for x in frame.touched:
+        if x < len(places) and places[x] < AREA and s.pins[x] < 0:
+            s.remember(x, places[x])
+
+
+def reset(s: State, frame: Frame) -> None:
+    """Clears what `begin` has set, in time proportional to the locals in use."""
+    for x in frame.touched:
+        s.weights[x] = 0
+        s.pins[x] = NONE
+        s.copies[x] = NONE
+
+
+def epilogue(s: State, frame: Frame) -> None:
+    """Restores the saved registers and returns. No guest memory is accessed from here on (rule 7)."""
+    at: i64 = -8
+    for r in frame.saved:
+        if r != VM:  # whoever changes it puts it back at once
+            s.rm(Op.MOV, 1, r, RBP, at)
+        at -= 8
+    s.byte(0xC9)  # leave
+    s.byte(0xC3)
+
+
+def prologue(s: State, frame: Frame) -> None:
+    """Emits the prologue into `s.out`, which the caller has exchanged for a new one."""
+    out = s.out
+    s.push_register(RBP)
+    s.rr(Op.MOV, 1, RBP, RSP)
+    for r in frame.saved:
+        s.push_register(r)
+    saved: i64 = 8 * len(frame.saved)
+    size: i64 = -s.slots_at - 8 + 8 * s.deepest
+    size = ((size + 15) & ~15) - saved
+    _extend_stack(s, size)
+    if s.base >= 0:
+        s.rm(Op.MOV, 1, s.base, VM, frame.context.offsets.memory(0) + VMMemory.BASE)
+    _receive_params(s, frame)
+    _zero_locals(s, frame)
+    assert out is s.out
+
+
+def _extend_stack(s: State, size: i64) -> None:
+    """Lowers rsp by `size`. A large frame touches each step, so that it cannot jump over the guard (rule 7)."""
+    if size > STACK_PROBE_SIZE:
+        steps: i64 = size // STACK_PROBE_SIZE
+        s.immediate(SCRATCH, steps)
+        again: i64 = len(s.out)
+        s.group1(5, 1, RSP, STACK_PROBE_SIZE)
+        s.rm(Op.TEST, 1, RSP, RSP, 0)
+        s.group1(5, 0, SCRATCH, 1)
+        s.jump_back(Condition.NOT_EQUAL, again)
+        size -= steps * STACK_PROBE_SIZE
+    if size:
+        s.group1(5, 1, RSP, size)
+
+
+def _receive_params(s: State, frame: Frame) -> None:
+    """Moves the parameters in use to their locals. Integers of 32 bits are extended on the way (rule 2)."""
+    signature = frame.signature
+    count: i64 = len(signature.params)
+    area = False
+    x: i64
+    for x in frame.touched:
+        if x >= count:
+            continue
+        place: i64 = signature.param_places[x]
+        if place >= AREA:
+            area = True
+            continue
+        flags: i64 = signature.params[x]
+        pin: i64 = s.pins[x]
+        if flags == NARROW:
+            s.rr(Op.MOV, 0, place, place)
+        if pin < 0:
+            s.store_slot(place, s.homes[x])
+        else:
+            frame.moves_to.append(pin)
+            frame.moves_from.append(place)
+    parallel_move(s, frame.moves_to, frame.moves_from)
+    if not area:
+        return
+    s.rm(Op.MOV, 1, SCRATCH, VM, VMContextOffsets.STORE_CONTEXT)
+    for x in frame.touched:
+        if x < count and signature.param_places[x] >= AREA:
+            offset = overflow_offset(signature.param_places[x])
+            narrow = signature.params[x] & NARROW != 0
+            pin = s.pins[x]
+            if 0 <= pin < XMM0:
+                s.rm(Op.MOV, 0 if narrow else 1, pin, SCRATCH, offset)
+                continue
+            to: i64 = pin if pin >= 0 else FLOAT_SCRATCH
+            s.rm(Op.MOVSS if narrow else Op.MOVSD, 0, to, SCRATCH, offset)
+            if pin < 0:
+                s.store_slot(to, s.homes[x])
+
+
+def _zero_locals(s: State, frame: Frame) -> None:
+    """Gives declared locals their default value (specification, section 4.4.10)."""
+    count: i64 = len(frame.signature.params)
+    lowest: i64 = 0
+    zeroed: i64 = 0
+    for x in frame.touched:
+        if x < count:
+            continue
+        pin: i64 = s.pins[x]
+        if pin >= XMM0:
+            s.rr(Op.XORPS, 0, pin, pin)
+        elif pin >= 0:
+            s.rr(Op.XOR, 0, pin, pin)
+        else:
+            lowest = s.homes[x]  # homes of declared locals are assigned downwards, without gaps
+            zeroed += 1
+    if zeroed == 0:
+        return
+    if zeroed == 1:
+        s.rm(Op.MOV_IMMEDIATE, 1, 0, RBP, lowest)
+        s.dword(0)
+        return
+    s.rr(Op.XORPS, 0, FLOAT_SCRATCH, FLOAT_SCRATCH)
+    while zeroed >= 2:
+        s.rm(Op.MOVUPS_STORE, 0, FLOAT_SCRATCH, RBP, lowest)
+        lowest += 16
+        zeroed -= 2
+    if zeroed:
+        s.store_slot(FLOAT_SCRATCH, lowest)
+
+
+def parallel_move(s: State, to: list[int], origin: list[int]) -> None:
+    """Moves registers as if at once, by way of the scratch registers where they form circles. Empties the lists."""
+    n: i64 = len(to)
+    i: i64
+    j: i64
+    while n > 0:
+        progress = False
+        i = 0
+        while i < n:
+            target: i64 = to[i]
+            j = 0
+            while j < n and (j == i or origin[j] != target):
+                j += 1
+            if j == n:
+                s.move(target, origin[i])
+                n -= 1
+                to[i] = to[n]
+                origin[i] = origin[n]
+                progress = True
+            else:
+                i += 1
+        if not progress:
+            blocked: i64 = origin[0]
+            scratch: i64 = FLOAT_SCRATCH if blocked >= XMM0 else SCRATCH
+            s.move(scratch, blocked)
+            # Whoever else wants this value must not: destinations differ, and a source may serve several.
+            i = 0
+            while i < n:
+                if origin[i] == blocked:
+                    origin[i] = scratch
+                i += 1
+    to.clear()
+    origin.clear()
