@@ -45,7 +45,7 @@ class Func:
         TypeError: an argument has the wrong type.
     """
 
-    __slots__ = ("__weakref__", "_arity", "_builtin", "_function", "_plain", "_vm")
+    __slots__ = ("__weakref__", "_call", "_function", "_vm")
 
     def __init__(self, store: Storelike, ty: FuncType, func: Callable[..., Any], access_caller: bool = False) -> None:
         if not isinstance(store, (Store, Caller)):
@@ -57,10 +57,7 @@ class Func:
     def _set(self, function: VMFunction) -> None:
         self._function = function
         self._vm = function.store
-        params = function.type.params
-        self._arity = len(params)
-        self._plain = REFERENCE_TYPES.isdisjoint(params)
-        self._builtin: Callable[..., Any] | None = None
+        self._call: Callable[..., Any] | None = None  # made at the first call: most exports are never called
 
     @classmethod
     def _wrap(cls, function: VMFunction) -> Func:
@@ -96,19 +93,33 @@ class Func:
             raise TypeError(f"expected a Store as first argument, got {type(store).__name__}") from None
         if vm is not self._vm:
             check_store(store, self._vm.id)
-        if len(params) != self._arity:
-            few_or_many = "few" if len(params) < self._arity else "many"
-            raise ArgumentCountError(
-                f"too {few_or_many} parameters provided: given {len(params)}, expected {self._arity}"
-            )
-        call = self._builtin or self._bind()
-        if self._plain:
+        call = self._call
+        if call is None:
+            call = self._call = self._make_call()
+        try:
             return call(*params)
-        return call(*map(plain_reference, params))
+        except TypeError:
+            # With the right number of parameters it may come from anywhere; with a wrong one nothing has run.
+            self._check_count(len(params))
+            raise
 
-    def _bind(self) -> Callable[..., Any]:
-        self._builtin = self._function.make_callable(self._function.name or "func")
-        return self._builtin
+    def _make_call(self) -> Callable[..., Any]:
+        call = self._function.make_callable(self._function.name or "func")
+        if REFERENCE_TYPES.isdisjoint(self._function.type.params):
+            return call  # a `Val` of a number converts itself
+
+        def call_with_references(*params: Any) -> Any:
+            return call(*map(plain_reference, params))
+
+        return call_with_references
+
+    def _check_count(self, given: int) -> None:
+        expected = len(self._function.type.params)
+        if given != expected:
+            few_or_many = "few" if given < expected else "many"
+            raise ArgumentCountError(
+                f"too {few_or_many} parameters provided: given {given}, expected {expected}"
+            ) from None
 
     def bind(self, store: Storelike, *, release_gil: bool = False) -> Callable[..., Any]:
         """The function as a built-in function object, which takes the parameters alone: the fastest way to call.
@@ -128,11 +139,7 @@ class Func:
             OverflowError: a pattern has more bits than its type.
         """
         check_store(store, self._vm.id)
-        if len(values) != self._arity:
-            few_or_many = "few" if len(values) < self._arity else "many"
-            raise ArgumentCountError(
-                f"too {few_or_many} parameters provided: given {len(values)}, expected {self._arity}"
-            )
+        self._check_count(len(values))
         results = self._function.make_callable(self._function.name or "func", raw=True)(*values)
         if results is None:
             return []
@@ -160,11 +167,8 @@ def function_of(value: object) -> VMFunction | None:
     value = plain_reference(value)
     if isinstance(value, Func):
         return value._function
-    descriptor = getattr(value, "__self__", None)
-    vm = getattr(descriptor, "owner", None)
-    if not isinstance(vm, VMStore) or not isinstance(descriptor, int):
-        return None
-    return vm.described_function(descriptor)
+    owner = getattr(getattr(value, "__self__", None), "owner", None)
+    return owner if isinstance(owner, VMFunction) else None
 
 
 def host_function(vm: VMStore, ty: FuncType, func: Callable[..., Any], access_caller: bool) -> VMFunction:

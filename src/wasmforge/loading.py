@@ -183,13 +183,13 @@ def _import(vm: VMStore, name: str, ty: ExternType, item: object) -> Entity:
 
 
 def _bound(function: VMFunction) -> Callable[..., Any]:
-    """A function as the exports of loaded modules are: a built-in function object."""
+    """A function as exports of loaded modules are: a built-in function object, always the same one."""
     return function.make_callable(function.name or "func")
 
 
-def _loaded(vm: VMStore, name: str, entity: Entity) -> Any:
+def _loaded(vm: VMStore, entity: Entity) -> Any:
     if isinstance(entity, VMFunction):
-        return entity.make_callable(name)
+        return _bound(entity)
     if isinstance(entity, LinearMemory):
         return LoadedMemory(vm, entity)
     if isinstance(entity, VMTable):
@@ -208,7 +208,7 @@ class LoadedModule:
         self._store = store
         self._module = module
         self._instance = instance
-        self._exports = {name: _loaded(instance.store, name, entity) for name, entity in instance.exports()}
+        self._exports = {name: _loaded(instance.store, entity) for name, entity in instance.exports()}
         self.__dict__.update(self._exports)
 
     def __getitem__(self, name: str) -> Any:
@@ -234,7 +234,8 @@ class LoadedModule:
         return name in self._exports
 
     def __dir__(self) -> list[str]:
-        return [*(name for name in self._exports if name.isidentifier()), *object.__dir__(self)]
+        own = (name for name in object.__dir__(self) if name not in self._exports)
+        return [*(name for name in self._exports if name.isidentifier()), *own]
 
     def __repr__(self) -> str:
         info = self._module._open().info

@@ -147,7 +147,7 @@ def read(memory: LinearMemory, start: int | None, stop: int | None) -> bytearray
     start, stop, _ = slice(start, stop).indices(memory.byte_length)
     if stop <= start:
         return bytearray()
-    return bytearray(memory.read(start, stop))
+    return bytearray(memory.view()[start:stop])
 
 
 def write(memory: LinearMemory, value: Any, start: int | None) -> int:
@@ -158,9 +158,11 @@ def write(memory: LinearMemory, value: Any, start: int | None) -> int:
         raise IndexError("index out of range")
     if not isinstance(value, (bytes, bytearray)):
         value = bytearray(value)
-    if first + len(value) > size:
+    end = first + len(value)
+    if end > size:
         raise IndexError("index out of range")
-    return memory.write(value, first)
+    memory.view()[first:end] = value
+    return end - first
 
 
 def array_interface(memory: LinearMemory) -> dict[str, Any]:

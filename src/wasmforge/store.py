@@ -150,7 +150,12 @@ def check_store(store: Storelike, store_id: int) -> VMStore:
 
     Raises TypeError and ValueError as `context`, WasmtimeError when it is another one.
     """
-    vm = context(store)
+    try:
+        vm = store._vm
+    except AttributeError:
+        raise TypeError(f"expected a Store, got {type(store).__name__}") from None
+    if vm is None:
+        return store._context()  # which says why
     if vm.id != store_id:
         raise WasmtimeError("object used with the wrong store")
     return vm

@@ -161,7 +161,7 @@ class Val:
 
 def plain_reference(value: object) -> object:
     """The reference in a `Val` of one; anything else as it is."""
-    if isinstance(value, Val) and value._code in REFERENCE_TYPES:
+    if type(value) is Val and value._code in REFERENCE_TYPES:
         return value._value
     return value
 

@@ -256,14 +256,6 @@ class VMStore:
             address = self._descriptors[key] = make_descriptor(self, function, name, flags)
         return address
 
-    def described_function(self, descriptor: int) -> VMFunction | None:
-        """The function of a CallDescriptor, and so of a callable that `make_callable` made. None for other
-        addresses."""
-        for (address, _, _), found in self._descriptors.items():
-            if found == descriptor:
-                return self.function_at(address)
-        return None
-
     def c_string(self, text: str) -> int:
         """The address of a string in UTF-8 with a closing 0; cut at an inner 0, which C would not see past anyway."""
         address = self._c_strings.get(text)

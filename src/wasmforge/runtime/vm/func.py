@@ -4,6 +4,7 @@ that wasm can call. Instances and the embedder make them; the gates read the rec
 
 from __future__ import annotations
 
+from _weakref import ref
 from struct import Struct
 
 from wasmforge.compiler.environ import (
@@ -46,7 +47,8 @@ class VMFunction:
         self.address = address
         self.type = function_type
         self.name = name
-        self._callables: dict[tuple[str, bool, bool], Callable[..., Any]] = {}
+        # Weak, since each callable keeps this object: whoever holds one gets the same one again.
+        self._callables: dict[tuple[str, bool, bool], ref[Callable[..., Any]]] = {}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VMFunction) and other.address == self.address
@@ -73,16 +75,17 @@ class VMFunction:
         """A built-in function object that calls it: the fast way in.
 
         `name` is what error messages say (the function's own by default); `release_gil` lets other Python threads run
-        meanwhile, for 30 ns; with `raw` all values are unsigned bit patterns. It keeps the store alive.
+        meanwhile, for 30 ns; with `raw` all values are unsigned bit patterns. Its `__self__.owner` is this function, so
+        it keeps the store alive.
         """
         key = (name or self.name, release_gil, raw)
-        found = self._callables.get(key)
+        weak = self._callables.get(key)
+        found = None if weak is None else weak()
         if found is None:
             flags = (CALL_FLAG_RELEASE_GIL if release_gil else 0) | (CALL_FLAG_RAW if raw else 0)
             descriptor = self.store.call_descriptor(self, key[0], flags)
-            # The store, not this object, is what the callable keeps: else the two would be a cycle.
-            found = self.store.engine.gates.make_callable(key[0], descriptor, self.store, doc)
-            self._callables[key] = found
+            found = self.store.engine.gates.make_callable(key[0], descriptor, self, doc)
+            self._callables[key] = ref(found)
         return found
 
 
