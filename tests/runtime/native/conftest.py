@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.native.fake import Store, compile_ir, note_exception, raise_trap
-from tests.runtime.native.guest import GUEST_FILE, code, text
+from tests.runtime.native.fake import Store, note_exception, raise_trap
+from tests.runtime.native.guest import GUEST_FILE, code, compiled
 from wasmforge.runtime.native import gates
-from wasmforge.runtime.native.image import encode, link
 
 
 @pytest.fixture(scope="session")
 def guest_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled functions as a file for child processes."""
     path = tmp_path_factory.mktemp("gates") / "guest.bin"
-    path.write_bytes(encode(link(compile_ir(text()), bytes(32))))
+    path.write_bytes(compiled())
     return path
 
 

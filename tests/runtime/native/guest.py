@@ -20,7 +20,7 @@ from tests.runtime.native.fake import (
     wasm_to_array,
 )
 from wasmforge.compiler.environ import StoreContext, VMContextOffsets
-from wasmforge.runtime.native.image import decode, link
+from wasmforge.runtime.native.image import decode, encode, link
 
 OFFSETS = VMContextOffsets(1, 0, 4, 0, 0, 0, 0)
 
@@ -479,7 +479,13 @@ def code() -> Code:
     file = os.environ.get(GUEST_FILE)
     if file is not None:
         return Code(decode(Path(file).read_bytes())[0])
-    return Code(link(compile_ir(text()), bytes(32)))
+    return Code(decode(compiled())[0])
+
+
+@cache
+def compiled() -> bytes:
+    """The functions as the file that GUEST_FILE names."""
+    return encode(link(compile_ir(text()), bytes(32)))
 
 
 def text() -> str:

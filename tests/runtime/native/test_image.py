@@ -48,25 +48,33 @@ def start(environment: dict[str, str], script: str = SCRIPT) -> str:
     return result.stdout.strip()
 
 
+def seed(environment: dict[str, str], image: bytes) -> Path:
+    """A cache with a good file, which the next process finds."""
+    file = Path(environment["XDG_CACHE_HOME"], "wasmforge", f"gates-{loader.source_key().decode()}.bin")
+    file.parent.mkdir()
+    file.write_bytes(image)
+    file.chmod(0o600)
+    return file
+
+
 def cached(environment: dict[str, str]) -> Path:
     (file,) = Path(environment["XDG_CACHE_HOME"], "wasmforge").glob("gates-*.bin")
     return file
 
 
-def test_image_is_cached_and_found_without_llvmlite(environment: dict[str, str]) -> None:
+def test_image_is_cached_and_found_without_llvmlite(environment: dict[str, str], image: bytes) -> None:
     assert start(environment) == "built False", "the compiler runs in a child"
     file = cached(environment)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert list(file.parent.iterdir()) == [file], "no temporary files are left"
+    assert file.read_bytes() == image, "the build is deterministic"
     assert start(environment) == "found False"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "text", "other key", "directory"])
 def test_damaged_cache_is_rebuilt(environment: dict[str, str], image: bytes, damage: str) -> None:
-    start(environment)
-    file = cached(environment)
-    good = file.read_bytes()
-    assert good == image, "the build is deterministic"
+    file = seed(environment, image)
+    good = image
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 1
     decoded, _ = decode(good)
@@ -89,27 +97,27 @@ def test_damaged_cache_is_rebuilt(environment: dict[str, str], image: bytes, dam
         assert start(environment) == "found False"
 
 
-def test_attack_file_that_others_may_write(environment: dict[str, str]) -> None:
-    start(environment)
-    file = cached(environment)
-    for mode in (0o620, 0o602, 0o666):
+def test_attack_file_that_others_may_write(environment: dict[str, str], image: bytes) -> None:
+    file = seed(environment, image)
+    assert start(environment) == "found False"
+    for mode in (0o620, 0o602):
         file.chmod(mode)
         assert start(environment) == "built False"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, "replaced by one of our own"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_attack_file_of_another_user(environment: dict[str, str]) -> None:
-    start(environment)
-    file = cached(environment)
+def test_attack_file_of_another_user(environment: dict[str, str], image: bytes) -> None:
+    file = seed(environment, image)
+    assert start(environment) == "found False"
     os.chown(file, 12345, -1)
     assert start(environment) == "built False"
     assert file.stat().st_uid == os.geteuid()
 
 
-def test_attack_symbolic_link(environment: dict[str, str], tmp_path: Path) -> None:
-    start(environment)
-    file = cached(environment)
+def test_attack_symbolic_link(environment: dict[str, str], image: bytes, tmp_path: Path) -> None:
+    file = seed(environment, image)
+    assert start(environment) == "found False"
     elsewhere = tmp_path / "elsewhere"
     file.rename(elsewhere)
     before = elsewhere.read_bytes()
