@@ -118,9 +118,8 @@ def __getattr__(name: str) -> object:
     module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'wasmforge' has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(f"wasmforge.{module}"), name)
+    # Not importlib.import_module: importing importlib takes longer than most of our modules.
+    value: object = getattr(__import__(f"wasmforge.{module}", fromlist=(name,)), name)
     globals()[name] = value
     return value
 

@@ -45,7 +45,7 @@ def test_switches_want_a_bool_and_cannot_be_read(name: str) -> None:
 
 def test_absent_features_are_absent() -> None:
     """Nothing pretends to be there."""
-    for name in ("cache", "wasm_gc", "misspelt"):
+    for name in ("wasm_gc", "misspelt"):
         with pytest.raises(AttributeError, match=name):
             setattr(Config(), name, True)
     for missing in ("SharedMemory", "StoreContext", "component"):

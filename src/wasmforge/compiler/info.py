@@ -16,7 +16,7 @@ from struct import Struct
 from zlib import crc32
 
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.module import Export, Import, ImportType, SegmentMode
+from wasmforge.syntax.externs import Export, Import, ImportType, SegmentMode
 from wasmforge.syntax.record import NamedTuple
 from wasmforge.syntax.types import ExternKind, FuncType, GlobalType, Limits, MemoryType, TableType, ValType
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from wasmforge.runtime.compiled_module import CompiledModule
     from wasmforge.runtime.store import VMStore
-    from wasmforge.syntax.module import Import
+    from wasmforge.syntax.externs import Import
     from wasmforge.syntax.types import FuncType, GlobalType, Limits, MemoryType, TableType
 
     Extern = VMFunction | LinearMemory | VMTable | VMGlobal

@@ -7,7 +7,8 @@ Function bodies and constant expressions stay encoded: they are walked by plain 
 
 from __future__ import annotations
 
-from wasmforge.syntax.record import Enum, field, record
+from wasmforge.syntax.externs import Export, Import, ImportType, SegmentMode
+from wasmforge.syntax.record import field, record
 from wasmforge.syntax.types import ExternKind, FuncType, GlobalType, MemoryType, TableType, ValType
 
 TYPE_CHECKING = False
@@ -69,27 +70,6 @@ class FunctionBody:
     start: int = 0
 
 
-ImportType = int | TableType | MemoryType | GlobalType
-"""The type of an import: a function's is an index into `Module.types`."""
-
-
-@record(frozen=True, slots=True)
-class Import:
-    module: str
-    name: str
-    kind: ExternKind
-    type: ImportType
-    offset: int = 0
-
-
-@record(frozen=True, slots=True)
-class Export:
-    name: str
-    kind: ExternKind
-    index: int
-    offset: int = 0
-
-
 @record(frozen=True, slots=True)
 class Table:
     type: TableType
@@ -99,12 +79,6 @@ class Table:
 class Global:
     type: GlobalType
     init: Expression
-
-
-class SegmentMode(Enum):
-    ACTIVE = "active"
-    PASSIVE = "passive"
-    DECLARATIVE = "declarative"
 
 
 @record(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from wasmforge.runtime.vm.globals import VMGlobal
 from wasmforge.runtime.vm.memory import LinearMemory
 from wasmforge.runtime.vm.table import VMTable
 from wasmforge.runtime.vm.traps import memory_out_of_bounds
-from wasmforge.syntax.module import SegmentMode
+from wasmforge.syntax.externs import SegmentMode
 from wasmforge.syntax.types import EXTERNREF, ExternKind
 
 TYPE_CHECKING = False

@@ -1,0 +1,76 @@
+"""What a process loads: `import wasmforge` next to nothing, a process that maps an image no parser, no compiler and
+none of the standard library's expensive modules. Counted in modules: milliseconds depend on the machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import wasmforge
+from wasmforge import Engine, Module
+
+EXPENSIVE = {
+    "ast", "asyncio", "collections.abc", "contextlib", "dataclasses", "email", "enum", "functools",
+    "importlib.metadata", "inspect", "json", "llvmlite", "logging", "numpy", "pathlib", "re", "socket", "subprocess", "threading", "typing",
+}  # fmt: skip
+
+PHASES = ("wasmforge.text", "wasmforge.binary", "wasmforge.validation", "wasmforge.compiler.llvm",
+          "wasmforge.compiler.baseline", "wasmforge.wasi", "wasmforge.wast", "wasmforge.cli")  # fmt: skip
+
+CALL = """
+engine = wasmforge.Engine()
+store = wasmforge.Store(engine)
+module = wasmforge.Module.deserialize_file(engine, {path!r})
+instance = wasmforge.Instance(store, module, [])
+assert instance.exports(store)["add"](store, 1, 2) == 3
+"""
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a statement adds to those of a bare interpreter."""
+    script = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*set(sys.modules) - before)"
+    # -S: without the files of site-packages that import things on their own.
+    paths = f"import sys; sys.path[:0] = {sys.path!r}\n"
+    result = subprocess.run([sys.executable, "-S", "-c", paths + script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
+
+
+def test_importing_the_package_loads_nothing_else() -> None:
+    loaded = loaded_by("import wasmforge")
+    assert {name for name in loaded if name.startswith("wasmforge")} <= {"wasmforge", "wasmforge.version"}
+    assert len(loaded) <= 4
+
+
+def test_a_process_that_maps_an_image_loads_little(engine: Engine, tmp_path: Path) -> None:
+    module = Module(
+        engine,
+        """(module (memory 1) (table 1 funcref) (data (i32.const 0) "x") (elem (i32.const 0) $add)
+             (global i32 (i32.const 1))
+             (func $add (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))""",
+    )
+    path = tmp_path / "add.cwasm"
+    path.write_bytes(module.serialize())
+    loaded = loaded_by("import wasmforge\n" + CALL.format(path=str(path)))
+    assert not EXPENSIVE & loaded
+    assert not {name for name in loaded if name.startswith(PHASES)}
+    ours = {name for name in loaded if name.startswith("wasmforge")}
+    assert len(ours) < 70
+    assert len(loaded - ours) < 25
+
+
+def test_public_names() -> None:
+    """Each name of `__all__` is there, nothing else is promised, and a wrong one is an AttributeError."""
+    assert set(wasmforge.__all__) == set(wasmforge._MODULES)
+    for name in wasmforge.__all__:
+        assert getattr(wasmforge, name).__name__ == name
+        assert name in dir(wasmforge)
+    assert not hasattr(wasmforge, "missing")
+    assert wasmforge.load is wasmforge.load
+    assert callable(wasmforge.load), "no submodule hides the function"
+
+
+def test_star_import() -> None:
+    loaded = loaded_by("from wasmforge import *\nassert load and Trap and wat2wasm")
+    assert "wasmforge.trap" in loaded
