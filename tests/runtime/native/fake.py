@@ -34,6 +34,12 @@ ATTRIBUTES = (
     "noinline nounwind"
 )
 
+
+def attributes(signature: FuncType) -> str:
+    """ATTRIBUTES; a thousand parameters take LLVM a second each, so such functions are not optimised."""
+    return ATTRIBUTES + " optnone" if len(signature.params) > 100 else ATTRIBUTES
+
+
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
@@ -71,7 +77,7 @@ def array_to_wasm(ft: FuncType) -> str:
     """The trampoline from the array call to the internal convention."""
     out = [
         f"define dso_local void @a2w_{mangle(ft)}(ptr %callee, ptr %caller, ptr %values, i64 %n, ptr %target)",
-        f"    {ATTRIBUTES} {{",
+        f"    {attributes(ft)} {{",
     ]
     context_at = _gep(out, "%callee", VMContextOffsets.STORE_CONTEXT)
     out.append(f"  %context = load ptr, ptr {context_at}")
@@ -139,7 +145,7 @@ def wasm_to_array(ft: FuncType) -> str:
             value = f"%s{i}"
             k += 1
     body.append("  ret void" if rt == "void" else f"  ret {rt} {value}")
-    head = f"define dso_local swiftcc {rt} @w2a_{mangle(ft)}({', '.join(parameters)}) {ATTRIBUTES} {{"
+    head = f"define dso_local swiftcc {rt} @w2a_{mangle(ft)}({', '.join(parameters)}) {attributes(ft)} {{"
     return "\n".join([head, *body, "}\n"])
 
 

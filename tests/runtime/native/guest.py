@@ -47,7 +47,7 @@ SIGNATURES = {
 
 def _identity(name: str, params: str, results: str, picks: list[int]) -> str:
     """A function that returns its parameters, result k being parameter picks[k], by the rules for areas."""
-    from tests.runtime.native.fake import LLVM, result_type
+    from tests.runtime.native.fake import LLVM, attributes, result_type
     from wasmforge.compiler.environ import VALRAW_SIZE, assign_params, assign_results
 
     signature = ft(params, results)
@@ -77,7 +77,11 @@ def _identity(name: str, params: str, results: str, picks: list[int]) -> str:
             body.append(f"  %s{i} = insertvalue {rt} {value}, {LLVM[t]} %p{picks[i]}, {k}")
             value, k = f"%s{i}", k + 1
     body.append("  ret void" if rt == "void" else f"  ret {rt} {value}")
-    return f"define dso_local swiftcc {rt} @{name}({', '.join(head)}) {ATTRIBUTES} {{\n" + "\n".join(body) + "\n}\n"
+    return (
+        f"define dso_local swiftcc {rt} @{name}({', '.join(head)}) {attributes(signature)} {{\n"
+        + "\n".join(body)
+        + "\n}\n"
+    )
 
 
 def _binary(name: str, t: str, operation: str) -> str:
