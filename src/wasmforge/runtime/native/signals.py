@@ -317,12 +317,12 @@ class RangeTable:
             slot = words[0]
             if slot == self.CAPACITY:
                 raise WasmtimeError(f"too many code images or memories in this process: more than {self.CAPACITY}")
+        self._slots[start] = slot  # first, so that after a KeyboardInterrupt in here `remove` still works
         words[3 + 2 * slot] = 0
         words[2 + 2 * slot] = start
         words[3 + 2 * slot] = end
         if slot == words[0]:
             words[0] = slot + 1
-        self._slots[start] = slot
 
     def remove(self, start: int) -> None:
         """Forgets the range that begins at `start`. Raises WasmtimeError when there is none."""
