@@ -426,6 +426,14 @@ def test_links_swapped_in_a_race_lead_nowhere(root: Path, outside: Path, resolve
     assert "perm" in answers, "the race was never met: the swapper did not run beside the guest"
 
 
+def test_endless_renames_do_not_fail_the_guest(guest: DirectGuest, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """openat2 gives up (EAGAIN) while directories are renamed; then the path is walked, behind the same wall."""
+    monkeypatch.setattr(beneath, "_MAX_RACES", 0)
+    assert guest.read(guest.open_or_fail("sub/../file")) == b"inside"
+    assert guest.open("../outside/secret") == "perm"
+    assert guest.open("relative") == "perm"
+
+
 # --- Exhaustion
 
 

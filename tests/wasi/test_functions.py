@@ -324,6 +324,23 @@ def test_rewinding_sees_new_entries(guest: DirectGuest, tmp_path: Path) -> None:
     assert guest.u32() == 0, "a cookie from nowhere is the end"
 
 
+def test_a_large_directory_is_not_kept_in_memory(
+    guest: DirectGuest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listing works beyond the number of entries that a descriptor remembers, and it remembers none of them."""
+    from wasmforge.wasi import host_files
+
+    monkeypatch.setattr(host_files, "MAX_KEPT_ENTRIES", 50)
+    for i in range(100):
+        (tmp_path / f"{i}").touch()
+    directory = guest.context.descriptors.get(PREOPEN)
+    listed = guest.listdir(buffer=200)
+    assert isinstance(listed, list)
+    assert sorted(name for name, _ in listed) == sorted([".", "..", *(str(i) for i in range(100))])
+    assert isinstance(directory, host_files.HostDirectory)
+    assert directory._listing is None
+
+
 def test_a_name_that_is_no_utf_8_is_an_error(guest: DirectGuest, tmp_path: Path) -> None:
     try:
         os.mkdir(os.fsencode(tmp_path) + b"/\xff")

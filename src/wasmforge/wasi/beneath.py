@@ -12,7 +12,6 @@ go up by dropping descriptors, never by opening "..".
 
 from __future__ import annotations
 
-import ctypes
 import errno as host
 import os
 import stat
@@ -22,7 +21,10 @@ from wasmforge.wasi.errno import LOOP, NOENT, NOTDIR, PERM, WasiError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it would cost a command line 4 ms
 if TYPE_CHECKING:
+    import ctypes
     from typing import Final
+else:
+    from wasmforge.runtime import ffi as ctypes
 
 __all__ = ["ParentDirectory", "open_beneath", "walk_beneath"]
 
@@ -43,6 +45,7 @@ _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char
 
 
 def _openat2(directory: int, path: bytes, flags: int, mode: int) -> int:
+    """Raises BlockingIOError when other processes rename directories faster than the kernel can look."""
     # openat2 refuses a mode without O_CREAT.
     how = _OPEN_HOW.pack(
         flags | os.O_CLOEXEC, mode if flags & os.O_CREAT else 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
@@ -91,7 +94,10 @@ def open_beneath(directory: int, path: bytes, flags: int, mode: int = 0o666) -> 
     if _has_openat2 is None:
         _has_openat2 = _kernel_resolves_beneath()
     if _has_openat2:
-        return _openat2(directory, path, flags, mode)
+        try:
+            return _openat2(directory, path, flags, mode)
+        except BlockingIOError:  # somebody renames directories without end; the walk does not mind
+            pass
     return walk_beneath(directory, path, flags, mode)
 
 

@@ -7,7 +7,6 @@ permissions of the preopened directory travel to everything opened beneath it an
 
 from __future__ import annotations
 
-import ctypes
 import errno as host
 import os
 import stat
@@ -33,8 +32,11 @@ from wasmforge.wasi.errno import (
 
 TYPE_CHECKING = False  # typing is not imported at run time: it would cost a command line 4 ms
 if TYPE_CHECKING:
+    import ctypes
     from collections.abc import Iterable, Iterator
     from typing import Final
+else:
+    from wasmforge.runtime import ffi as ctypes
 
 __all__ = ["READ", "WRITE", "HostDirectory", "HostFile"]
 
@@ -223,6 +225,10 @@ def _host_flags(fdflags: int) -> int:
     )
 
 
+MAX_KEPT_ENTRIES: Final = 4096
+"""Entries of a directory that a descriptor remembers between calls of fd_readdir: about half a megabyte."""
+
+
 # --- Directories -----------------------------------------------------------------------------------------------
 
 
@@ -276,9 +282,13 @@ class HostDirectory(Descriptor):
         # A guest reads a directory in several calls and may change it in between (rm -r does). So the entries are those
         # at the time of the first call, and a cookie is an index into them.
         self._need(READ)
-        if cookie == 0 or self._listing is None:
-            self._listing = list(self._list())
-        return self._listing[cookie:]
+        listing = self._listing
+        if cookie == 0 or listing is None:
+            listing = list(self._list())
+            # Threat: a guest with many descriptors of one large directory would have the host keep as many listings. A
+            # large one is made again for each call, as Wasmtime does with all.
+            self._listing = listing if len(listing) <= MAX_KEPT_ENTRIES else None
+        return listing[cookie:]
 
     def _list(self) -> Iterator[tuple[int, int, int, bytes]]:
         own = os.fstat(self.descriptor)
