@@ -226,6 +226,21 @@ def test_two_stores_add_a_note_each() -> None:
     assert [n.count("deep") for n in caught.value.__notes__] == [1, 2]
 
 
+def test_an_exception_object_that_is_raised_for_ever_keeps_few_notes() -> None:
+    error = HostError("the same each time")
+
+    def fail(_: int) -> None:
+        raise error
+
+    for _ in range(40):
+        guest = Guest()
+        guest.on_host = fail
+        for _ in range(2):
+            with pytest.raises(HostError):
+                guest.exports.deep(0)
+    assert 10 < len(error.__notes__) < 20
+
+
 def test_a_caught_exception_leaves_no_trace(guest: Guest) -> None:
     def fail(_: int) -> None:
         raise HostError

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from wasmforge.runtime.type_registry import TypeCollection, TypeRegistry
+from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import F32, F64, I32, I64, FuncType
 
 A = FuncType((I32,), ())
@@ -70,6 +71,17 @@ def test_collections_in_a_cycle_of_garbage_are_released_when_the_collection_is_o
     assert seen and seen[0] != old
     gc.collect()
     assert len(registry) == 0
+
+
+def test_too_many_types_count_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wasmforge.runtime.type_registry.MAX_TYPES", 2)
+    registry = TypeRegistry()
+    one = TypeCollection(registry, [A])
+    with pytest.raises(WasmtimeError, match="more than 2 different function types"):
+        TypeCollection(registry, [A, B, C])
+    assert len(registry) == 1
+    two = TypeCollection(registry, [B])
+    assert [registry.lookup(t.shared_type(0)) for t in (one, two)] == [A, B]
 
 
 def test_threads() -> None:

@@ -49,9 +49,17 @@ class TypeRegistry:
         return len(self._by_type)
 
     def register(self, types: Iterable[FuncType]) -> list[VMSharedTypeIndex]:
-        """The index of each type, each counted once more; undo it with `unregister`."""
+        """The index of each type, each counted once more; undo it with `unregister`. Raises WasmtimeError, having
+        counted none, when there are too many types."""
+        indices: list[VMSharedTypeIndex] = []
         with self._lock:
-            return [self._register(t) for t in types]
+            try:
+                for t in types:
+                    indices.append(self._register(t))  # noqa: PERF401  # what was counted before a failure matters
+            except WasmtimeError:
+                self.unregister(indices)
+                raise
+        return indices
 
     def _register(self, t: FuncType) -> VMSharedTypeIndex:
         index = self._by_type.get(t)

@@ -14,12 +14,14 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Final, NoReturn
 
     from wasmforge.runtime.module_registry import ModuleRegistry
     from wasmforge.runtime.native import Gates
 
 __all__ = ["install"]
+
+MAX_NOTES: Final = 16
 
 _installed = False
 
@@ -109,7 +111,8 @@ def _on_exception(store_id: int, exception: BaseException, pcs: tuple[int, ...],
         except AttributeError:
             return  # an exception without a dictionary takes no notes either
     # The frames of all activations of a store come with its innermost gate; its outer gates have nothing to add.
-    if store_id not in seen:
+    # One exception object that is raised again and again, in ever new stores, must not grow without end.
+    if store_id not in seen and len(seen) < MAX_NOTES:
         seen.add(store_id)
         from wasmforge.runtime.vm.backtrace import Backtrace
 
