@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
+
 import pytest
 
 from wasmforge.cli.errors import UsageError
 from wasmforge.cli.options import Option, describe, parse
 from wasmforge.cli.run import OPTIONS as RUN_OPTIONS
-from wasmforge.cli.settings import GROUPS, SETTINGS, HelpRequest, parse_groups
+from wasmforge.cli.settings import _NOT_HERE, GROUPS, SETTINGS, HelpRequest, parse_groups
 
 TABLE = (
     Option("--flag", "a flag"),
@@ -141,3 +145,19 @@ def test_what_the_configuration_refuses_is_wrong_usage() -> None:
     parsed = parse_groups(parse(["-W", "simd=y"], RUN_OPTIONS))
     with pytest.raises(UsageError, match=r"`-W simd=y` does not work in wasmforge: .* not supported yet"):
         parsed.make_config()
+
+
+def test_every_setting_of_wasmtime_is_known() -> None:
+    """Tables E3 to E7 of the reference: each works, or is known not to; none stands in both."""
+    root = os.environ.get("WASMFORGE_TESTSUITES") or Path(__file__).parents[3] / "shared" / "testsuites"
+    reference = Path(root).parent / "reference" / "wasmtime-42" / "e-command-line.md"
+    if not reference.exists():
+        pytest.skip("the reference of Wasmtime 42 is not beside the test suites")
+    rows = re.findall(r"^\| E[3-7]-\d+ \| `(-[OCDWS]) ([a-z0-9-]+)", reference.read_text(), re.MULTILINE)
+    assert len(rows) > 120
+    for group in GROUPS:
+        names = {name for short, name in rows if short == group and name != "cranelift-"}
+        here = [setting.name for setting in SETTINGS[group]]
+        not_here = _NOT_HERE[group].split()
+        assert sorted({*here, *not_here}) == sorted([*here, *not_here]), group
+        assert names == {*here, *not_here}, group

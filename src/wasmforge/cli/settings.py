@@ -105,8 +105,10 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
         Setting("signals-based-traps", _boolean, "[=y|n]: find bad accesses by guard pages", "signals_based_traps"),
     ),
     "-C": (
-        Setting("compiler", _text, "=llvm: the compiler", "strategy"),
+        Setting("compiler", _text, "=llvm|baseline: the compiler (default: llvm)", "strategy"),
         Setting("parallel-compilation", _boolean, "[=y|n]: compile in several processes", "parallel_compilation"),
+        Setting("cache", _boolean, "[=y|n]: keep compiled modules on disk (default: y)", "cache"),
+        Setting("cache-config", _text, "=FILE: a configuration file of the cache (TOML)", "cache"),
     ),
     "-D": (Setting("address-map", _boolean, "[=y|n]: offsets in backtraces", "generate_address_map"),),
     "-W": (
@@ -135,27 +137,28 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
 
 _NOT_HERE: Final[dict[str, str]] = {
     # Wasmtime's settings (reference, tables E3 to E7) that would be accepted and do nothing: using one is an error.
-    "-O": """regalloc-algorithm memory-may-move memory-reservation-for-growth table-lazy-init pooling-allocator pooling-
-        decommit-batch-size pooling-memory-keep-resident pooling-table-keep-resident pooling-memory-protection-keys
-        pooling-max-memory-protection-keys memory-guaranteed-dense-image-size pooling-total-core-instances pooling-
-        total-component-instances pooling-total-memories pooling-total-tables pooling-total-stacks pooling-max-
-        memory-size pooling-table-elements pooling-max-core-instance-size pooling-max-unused-warm-slots pooling-
-        async-stack-keep-resident pooling-max-component-instance-size pooling-max-core-instances-per-component
-        pooling-max-memories-per-component pooling-max-tables-per-component pooling-max-tables-per-module pooling-
-        max-memories-per-module pooling-total-gc-heaps dynamic-memory-guard-size static-memory-guard-size static-
-        memory-forced static-memory-maximum-size dynamic-memory-reserved-for-growth pooling-pagemap-scan""",
-    "-C": "collector cranelift-debug-verifier cache cache-config pcc native-unwind-info inlining",
+    "-O": """regalloc-algorithm memory-may-move memory-reservation-for-growth table-lazy-init pooling-allocator
+        pooling-decommit-batch-size pooling-memory-keep-resident pooling-table-keep-resident
+        pooling-memory-protection-keys pooling-max-memory-protection-keys memory-guaranteed-dense-image-size
+        pooling-total-core-instances pooling-total-component-instances pooling-total-memories pooling-total-tables
+        pooling-total-stacks pooling-max-memory-size pooling-table-elements pooling-max-core-instance-size
+        pooling-max-unused-warm-slots pooling-async-stack-keep-resident pooling-max-component-instance-size
+        pooling-max-core-instances-per-component pooling-max-memories-per-component
+        pooling-max-tables-per-component pooling-max-tables-per-module pooling-max-memories-per-module
+        pooling-total-gc-heaps dynamic-memory-guard-size static-memory-guard-size static-memory-forced
+        static-memory-maximum-size dynamic-memory-reserved-for-growth pooling-pagemap-scan""",
+    "-C": "collector cranelift-debug-verifier pcc native-unwind-info inlining",
     "-D": "debug-info guest-debug logging log-to-files coredump",
-    "-W": """nan-canonicalization fuel async-stack-size async-stack-zeroing unknown-exports-allow wmemcheck max-memory-
-        size max-table-elements max-instances max-tables max-memories trap-on-grow-failure timeout all-proposals
-        relaxed-simd-deterministic shared-everything-threads component-model component-model-async component-model-
-        async-builtins component-model-async-stackful component-model-threading component-model-error-context
-        component-model-gc function-references stack-switching gc custom-page-sizes wide-arithmetic extended-const
-        gc-support component-model-fixed-length-lists concurrency-support""",
+    "-W": """nan-canonicalization fuel async-stack-size async-stack-zeroing unknown-exports-allow wmemcheck
+        max-memory-size max-table-elements max-instances max-tables max-memories trap-on-grow-failure timeout
+        all-proposals relaxed-simd-deterministic shared-everything-threads component-model component-model-async
+        component-model-async-builtins component-model-async-stackful component-model-threading
+        component-model-error-context component-model-gc function-references stack-switching gc custom-page-sizes
+        wide-arithmetic extended-const gc-support component-model-fixed-length-lists concurrency-support""",
     "-S": """cli-exit-with-code common nn threads http http-outgoing-body-buffer-chunks http-outgoing-body-chunk-size
         config keyvalue listenfd tcplisten tls preview2 nn-graph inherit-network allow-ip-name-lookup tcp udp
-        network-error-code preview0 config-var keyvalue-in-memory-data p3 max-resources hostcall-fuel max-random-
-        size max-http-fields-size""",
+        network-error-code preview0 config-var keyvalue-in-memory-data p3 max-resources hostcall-fuel
+        max-random-size max-http-fields-size""",
 }
 
 
