@@ -77,8 +77,32 @@ def test_sizes() -> None:
             setattr(Config(), name, "1")
         with pytest.raises(WasmtimeError, match="negative"):
             setattr(Config(), name, -1)
+        with pytest.raises(WasmtimeError, match="address space"):
+            setattr(Config(), name, 2**70)
     with pytest.raises(WasmtimeError, match="zero"):
         Config().max_wasm_stack = 0
+
+
+@pytest.mark.parametrize("name", ["max_wasm_stack", "memory_reservation", "memory_guard_size"])
+@pytest.mark.parametrize("size", [1, 4095, 4097, 65537, (1 << 32) + 1, 1 << 46, 1 << 47])
+def test_odd_sizes_work_or_are_refused(name: str, size: int) -> None:
+    config = Config()
+    setattr(config, name, size)
+    engine = Engine(config)
+    module = Module(
+        engine,
+        '(module (memory 1) (func (export "f") (param i32) (result i32) (i32.load offset=3000 (local.get 0))))',
+    )
+    try:
+        store = Store(engine)
+        f = Instance(store, module, []).exports(store)["f"]
+    except WasmtimeError as error:
+        assert size >= 1 << 46, error
+        return
+    assert f(store, 65536 - 3004) == 0
+    for address in (65536 - 3003, 65536, -1):
+        with pytest.raises(Trap, match="out of bounds memory access"):
+            f(store, address)
 
 
 RECURSION = """(module (func $f (export "f") (param i32) (result i32)

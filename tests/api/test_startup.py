@@ -10,10 +10,11 @@ from pathlib import Path
 import wasmforge
 from wasmforge import Engine, Module
 
-EXPENSIVE = set(
-    """ast asyncio collections.abc contextlib dataclasses email enum functools importlib.metadata inspect json llvmlite
-    logging numpy pathlib re socket subprocess threading typing""".split()
-)
+EXPENSIVE = {
+    "ast", "asyncio", "collections.abc", "contextlib", "dataclasses", "email", "enum", "functools", "inspect", "json",
+    "importlib.metadata", "llvmlite", "logging", "numpy", "pathlib", "re", "socket", "subprocess", "threading",
+    "typing",
+}  # fmt: skip
 
 PHASES = ("wasmforge.text", "wasmforge.binary", "wasmforge.validation", "wasmforge.compiler.llvm",
           "wasmforge.compiler.baseline", "wasmforge.wasi", "wasmforge.wast", "wasmforge.cli")  # fmt: skip
