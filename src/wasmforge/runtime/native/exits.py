@@ -17,8 +17,9 @@ Invariants
 
 from __future__ import annotations
 
-from wasmforge.compiler.environ import BUILTINS
+from wasmforge.compiler.environ import BUILTINS, INTEGER_CLASS
 from wasmforge.runtime.native.emission import assembly, expand
+from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,5 +178,9 @@ def ir() -> str:
         symbol = BUILTIN_SYMBOLS[index]
         parts.append(f".hidden {symbol}\n.globl {symbol}\n")
         if not builtin.native:
+            if len(builtin.params) > 6 or not INTEGER_CLASS.issuperset(builtin.params):
+                raise WasmtimeError(
+                    f"the gate of the builtin {builtin.name} passes at most six integers and references"
+                )
             parts.append(f"{symbol}:\n  mov eax, {index}\n  jmp python_builtin\n")
     return assembly(expand("".join(parts))) + DECLARATIONS

@@ -24,6 +24,7 @@ else:
 
 __all__ = ["CallTarget", "Gates", "gates"]
 
+_METH_NOARGS: Final = 0x04
 _METH_FASTCALL: Final = 0x80
 
 
@@ -63,12 +64,13 @@ class Gates:
         self._references: list[object] = []
         self._code = self._range_table("code_ranges")
         self._memories = self._range_table("memory_ranges")
-        self._signals = SignalHooks(image)
         self._threads = ThreadSetup(image)
         self._set_hook("hook_new_thread", self._threads.prepare)
         self._new_function = ctypes.pythonapi.PyCFunction_NewEx
         self._new_function.restype = ctypes.py_object
         self._new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+        self._lost_definition = _MethodDefinition(b"hooks_lost", image.address("hooks_lost"), _METH_NOARGS, None)
+        self._signals = SignalHooks(image, self._new_function(ctypes.addressof(self._lost_definition), None, None))
         os.register_at_fork(after_in_child=self._after_fork_in_child)
 
     def _after_fork_in_child(self) -> None:

@@ -82,6 +82,7 @@ HOOKS: Final = ("hook_on_trap", "hook_on_exception", "hook_new_thread", "hook_bo
 
 ROOTS: Final = (
     "universal_call",
+    "hooks_lost",
     "host_call",
     "builtin_call",
     "check_signals",
