@@ -13,9 +13,17 @@ from wasmforge.syntax.errors import WasmtimeError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from os import PathLike
     from typing import Any
 
+    from wasmforge.runtime.cache.settings import CacheSettings
+
 __all__ = ["Config"]
+
+ADDRESS_SPACE = 1 << 47
+"""Bytes that a process can address on x86-64."""
+
+HOST_PAGE = 4096
 
 DEFAULT_MAX_WASM_STACK = 512 << 10
 """Bytes of stack for WebAssembly, Wasmtime's default."""
@@ -43,7 +51,14 @@ def _bytes(value: object, name: str) -> int:
         raise TypeError(f"{name} is a number of bytes, got {type(value).__name__}")
     if value < 0:
         raise WasmtimeError(f"{name} must not be negative, got {value}")
+    if value > ADDRESS_SPACE:
+        raise WasmtimeError(f"{name} must fit the address space of {ADDRESS_SPACE:#x} bytes, got {value:#x}")
     return value
+
+
+def _whole_pages(size: int) -> int:
+    """Rounded up to what can be mapped and protected."""
+    return size + HOST_PAGE - 1 & -HOST_PAGE
 
 
 def _missing(name: str, feature: str) -> Any:
@@ -78,6 +93,7 @@ class Config(Managed):
         self._max_wasm_stack = DEFAULT_MAX_WASM_STACK
         self._parallel = True
         self._strategy = STRATEGIES["auto"]
+        self._cache: bool | CacheSettings = True
 
     def __setattr__(self, name: str, value: object) -> None:
         # A misspelt setting would otherwise be accepted and do nothing.
@@ -130,6 +146,29 @@ class Config(Managed):
         if profiler != "none":
             raise WasmtimeError(f"profiler {profiler!r} is not supported yet: only 'none' is")
 
+    @_setting
+    def cache(self, enabled: bool | str | PathLike[str] | None) -> None:
+        """Whether compiled modules are kept on disk and found there by the next process that compiles the same.
+
+        True, the default, means `$XDG_CACHE_HOME/wasmforge/modules` (else `~/.cache/...`) with at most 1 GiB, or what
+        the environment variable WASMFORGE_CACHE says: a directory, or 0 for none. False or None means no cache. A path
+        is that of a configuration file in the format of Wasmtime's cache: a TOML table `[cache]` with `directory`,
+        `files-total-size-soft-limit`, `file-count-soft-limit`, their `...-percent-if-deleting` and `enabled`.
+
+        In the wasmtime package there is no cache unless this is set, and False is refused.
+        """
+        self._check_open()
+        if enabled is None or isinstance(enabled, bool):
+            self._cache = bool(enabled)
+        elif isinstance(enabled, str) or hasattr(enabled, "__fspath__"):
+            from os import fspath
+
+            from wasmforge.runtime.cache.settings import load_settings
+
+            self._cache = load_settings(fspath(enabled)) or False
+        else:
+            raise TypeError("expected string or bool")
+
     debug_info = _missing("debug_info", "native debug information is")
     cranelift_debug_verifier = _missing(
         "cranelift_debug_verifier", "verification of the compiler's intermediate code is"
@@ -168,13 +207,15 @@ class Config(Managed):
 
     @_setting
     def memory_reservation(self, size: int) -> None:
-        """Bytes of address space for each memory, 4 GiB by default."""
-        self._set("memory_reservation", _bytes(size, "memory_reservation"))
+        """Bytes of address space for each memory, 4 GiB by default; rounded up to whole pages of the host. Less is
+        only used with explicit checks (`signals_based_traps = False`), and bounds how far a memory can grow."""
+        self._set("memory_reservation", _whole_pages(_bytes(size, "memory_reservation")))
 
     @_setting
     def memory_guard_size(self, size: int) -> None:
-        """Inaccessible bytes behind each memory, 32 MiB by default; constant offsets below it need no check."""
-        self._set("memory_guard_size", _bytes(size, "memory_guard_size"))
+        """Inaccessible bytes behind each memory, 32 MiB by default; constant offsets below it need no check. Rounded up
+        to whole pages of the host."""
+        self._set("memory_guard_size", _whole_pages(_bytes(size, "memory_guard_size")))
 
     @_setting
     def guard_before_linear_memory(self, enable: bool) -> None:

@@ -10,7 +10,11 @@ from wasmforge.runtime import EngineState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wasmforge.compiler.environ import Tunables
+    from wasmforge.runtime.cache import ImageCache
+    from wasmforge.runtime.cache.settings import CacheSettings
 
 __all__ = ["Engine"]
 
@@ -31,6 +35,8 @@ class Engine(Managed):
             config = Config()
         elif not isinstance(config, Config):
             raise TypeError("expected Config")
+        self._cache_setting: bool | CacheSettings | None = config._cache  # None when the cache is open
+        self._image_cache: ImageCache | None = None
         tunables, max_wasm_stack, parallel, self._strategy = config._consume()
         self._tunables: Tunables = tunables
         self._workers = None if parallel else 1
@@ -40,8 +46,21 @@ class Engine(Managed):
         """Whether code is interpreted by Wasmtime's bytecode interpreter Pulley: never here, it is native code."""
         return False
 
-    def _compile(self, wasm: bytes) -> bytes:
-        """The image of a binary module: decode, validate, compile. Raises WasmtimeError when it is not a module."""
+    def _open_cache(self) -> ImageCache | None:
+        """The compilation cache; None when it is switched off, or there is no place for it."""
+        if self._cache_setting is not None:
+            from wasmforge.runtime.cache import ImageCache
+            from wasmforge.runtime.cache.settings import default_settings
+
+            setting = self._cache_setting
+            settings = default_settings() if setting is True else setting or None
+            self._image_cache = None if settings is None else ImageCache(settings, self._tunables, self._strategy)
+            self._cache_setting = None
+        return self._image_cache
+
+    def _compile(self, wasm: bytes, progress: Callable[[int, int], None] | None = None) -> bytes:
+        """The image of a binary module: decode, validate, compile. `progress` is called meanwhile with the parts that
+        are done and all. Raises WasmtimeError when it is not a module."""
         from wasmforge.binary import decode
         from wasmforge.validation import validate
 
@@ -51,7 +70,7 @@ class Engine(Managed):
             from wasmforge.compiler.llvm import compile_module
 
         module = decode(wasm)
-        return compile_module(module, validate(module), self._tunables, workers=self._workers)
+        return compile_module(module, validate(module), self._tunables, workers=self._workers, progress=progress)
 
 
 _default: Engine | None = None

@@ -11,6 +11,7 @@ from wasmforge.types import ExportType, ExternType, ImportType, _wrap_extern_typ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
 
     from wasmforge.compiler.info import CompiledModuleInfo
@@ -35,7 +36,14 @@ class Module(Managed):
     def __init__(self, engine: Engine, wasm: str | bytes | bytearray) -> None:
         _check_engine(engine)
         self._engine = engine
-        self._compiled = CompiledModule.from_bytes(engine._state, engine._compile(_to_wasm(wasm)))
+        self._compiled = _load(engine, wasm)
+
+    @classmethod
+    def _with_progress(
+        cls, engine: Engine, wasm: str | bytes | bytearray, progress: Callable[[int, int], None]
+    ) -> Module:
+        """As `Module(engine, wasm)`; `progress` is called while it compiles, with the parts that are done and all."""
+        return cls._wrap(engine, _load(engine, wasm, progress))
 
     @classmethod
     def _wrap(cls, engine: Engine, compiled: CompiledModule) -> Module:
@@ -133,10 +141,35 @@ def _check_engine(engine: Engine) -> None:
     engine._check_open()
 
 
+def _load(
+    engine: Engine, wasm: str | bytes | bytearray, progress: Callable[[int, int], None] | None = None
+) -> CompiledModule:
+    """A module from the cache; or compiled, and then kept there."""
+    cache = engine._open_cache()
+    if cache is None or not isinstance(wasm, (str, bytes, bytearray)):
+        return CompiledModule.from_bytes(engine._state, engine._compile(_to_wasm(wasm), progress))
+    text = _is_text(wasm)
+    if isinstance(wasm, (bytes, bytearray)):
+        wasm = bytes(wasm)  # what is hashed must be what is compiled, whatever other threads write meanwhile
+    key = cache.key(wasm, "text" if text else "binary")
+    found = None if key is None else cache.load(engine._state, key)
+    if found is not None:
+        return found
+    image = engine._compile(wasm if isinstance(wasm, bytes) and not text else _to_wasm(wasm), progress)
+    if key is not None and cache.store(key, image):
+        found = cache.load(engine._state, key)  # mapped from the file, its pages are shared with other processes
+    return found or CompiledModule.from_bytes(engine._state, image)
+
+
+def _is_text(wasm: str | bytes | bytearray) -> bool:
+    """A str, and bytes that do not start with the magic's NUL, are text. What is empty is not, so that decoding says
+    what is missing."""
+    return isinstance(wasm, (str, bytes)) and len(wasm) > 0 and wasm[0] not in (0, "\0")
+
+
 def _to_wasm(wasm: str | bytes | bytearray) -> bytes:
-    """The binary of what may be text: a str, and bytes that do not start with the magic's NUL, are text. What is empty
-    is left as it is, so that decoding says what is missing."""
-    if isinstance(wasm, (str, bytes)) and len(wasm) > 0 and wasm[0] not in (0, "\0"):
+    """The binary of what may be text."""
+    if _is_text(wasm):
         from wasmforge.text import wat2wasm
 
         return bytes(wat2wasm(wasm))

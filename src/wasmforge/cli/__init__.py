@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-SUBCOMMANDS = ("run", "compile", "validate", "wast")
+SUBCOMMANDS = ("run", "compile", "validate", "wast", "cache")
 NOT_HERE = {
     # Wasmtime's other subcommands (reference, table E1).
     "serve": "HTTP components",

@@ -47,24 +47,17 @@ def load_file(engine: Engine, path: str, allow_precompiled: bool) -> Module:
         if not allow_precompiled:
             raise CommandError("running a precompiled module requires the `--allow-precompiled` flag")
         return Module.deserialize(engine, contents)
-    return Module.deserialize(engine, compile_bytes(engine, contents, path))
+    with _Progress(path) as progress:
+        return Module._with_progress(engine, contents, progress.report)
 
 
 def compile_file(engine: Engine, path: str) -> bytes:
-    """The image of a file with a binary or a text module."""
-    return compile_bytes(engine, read_file(path), path)
-
-
-def compile_bytes(engine: Engine, contents: bytes, name: str) -> bytes:
-    from wasmforge.binary import decode
-    from wasmforge.compiler.llvm import compile_module
+    """The image of a file with a binary or a text module, always compiled anew."""
     from wasmforge.module import _to_wasm
-    from wasmforge.validation import validate
 
-    module = decode(_to_wasm(contents))
-    facts = validate(module)
-    with _Progress(name) as progress:
-        return compile_module(module, facts, engine._tunables, workers=engine._workers, progress=progress.report)
+    wasm = _to_wasm(read_file(path))
+    with _Progress(path) as progress:
+        return engine._compile(wasm, progress.report)
 
 
 class _Progress:

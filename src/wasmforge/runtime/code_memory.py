@@ -126,7 +126,12 @@ class CodeMemory:
         size = os.fstat(source.fd).st_size
         if not size:
             raise WasmtimeError(f"not a compiled module: {os.fspath(path)} is empty")
-        return cls(Mmap.of_file(source.fd, size), source, custom)
+        return cls.from_source(source, size, custom)
+
+    @classmethod
+    def from_source(cls, source: FileSource, length: int, custom: CustomCodeMemory | None = None) -> Self:
+        """Maps the first `length` bytes, not 0, of an open file. Raises as `from_file`."""
+        return cls(Mmap.of_file(source.fd, length), source, custom)
 
     @property
     def published(self) -> bool:

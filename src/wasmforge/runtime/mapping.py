@@ -23,6 +23,7 @@ from wasmforge.runtime.libc import (
     PROT_READ,
     PROT_WRITE,
     address_of,
+    map_fixed,
     protect,
 )
 from wasmforge.syntax.errors import WasmtimeError
@@ -72,8 +73,11 @@ class Mmap:
 
     @classmethod
     def of_file(cls, fd: int, length: int) -> Mmap:
-        """A private, read-only mapping of a whole file."""
-        return cls(mmap.mmap(fd, length, flags=MAP_PRIVATE, prot=PROT_READ), length)
+        """A private, read-only mapping of the first `length` bytes of a file. Raises OSError."""
+        # Over a reservation, because `mmap.mmap` would keep a copy of the descriptor for each mapped module.
+        mapping = cls.reserve(length)
+        map_fixed(mapping.address, length, PROT_READ, fd, 0)
+        return mapping
 
     @property
     def end(self) -> int:

@@ -1,0 +1,205 @@
+"""The compilation cache: images of modules on disk, found by what they were compiled from. `Module` asks it before
+it decodes anything, and gives it what the compiler made; a hit is one hash, one checksum and one mapping of a file.
+
+Here is what a hit needs; `storing` has the rest (writing, removing), `settings` the limits and Wasmtime's
+configuration files, `trust` the checks of directories and files.
+
+THREAT: what lies here is machine code that runs with our rights. Whoever can write to the directory, or make us look
+into another, runs code as us; so `trust` refuses both, and the key is a cryptographic hash, so that nobody can make a
+harmless module and a harmful one with the same entry. The checksum is against damage only.
+
+Everything else may go wrong without harm: no home, no room, no permission or a damaged entry mean a compilation.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from struct import Struct
+from zlib import crc32
+
+from wasmforge.compiler.compatibility import COMPILER_VERSION, FORMAT_VERSION
+from wasmforge.compiler.fingerprint import fingerprint
+from wasmforge.compiler.target import TRIPLE, host_level
+from wasmforge.runtime.cache.trust import UntrustedError, open_directory, open_file
+from wasmforge.runtime.code_memory import CodeMemory, FileSource
+from wasmforge.runtime.compiled_module import CompiledModule
+from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from wasmforge.compiler.environ import Tunables
+    from wasmforge.runtime.cache.settings import CacheSettings
+    from wasmforge.runtime.engine_state import EngineState
+
+__all__ = ["ImageCache", "report"]
+
+SUFFIX: Final = ".cwasm"
+"""Of entries; before it stands the key in hexadecimal."""
+
+TRAILER: Final = Struct("<8sQ32sI")
+"""Behind the image, outside of what is mapped: magic, bytes of the image, key, CRC-32 of these. By the key an entry
+under another's name is recognised."""
+
+TRAILER_MAGIC: Final = b"wfcache1"
+
+_TOUCH_AFTER: Final = 3600.0
+"""Seconds. A hit renews the modification time of its entry, by which the oldest is found, at most this often: writing
+to the directory of files on every start would cost more than finding the entry."""
+
+_COPY_BELOW: Final = 64 << 10
+"""Bytes. Smaller images are read: that takes no longer than mapping them, and a program with thousands of small modules
+does not need a file descriptor for each."""
+
+_OPENSSL_FROM: Final = 3 << 20
+"""Bytes. OpenSSL's SHA-256 uses the processor's instructions, 0.6 ms a MB, but takes 2 ms to load; the interpreter's
+own BLAKE2b takes 1.6 ms a MB and 0.5 to load. The length alone decides which one it is, so equal modules agree."""
+
+
+class ImageCache:
+    """The cache of an engine. Any number of threads and processes may use the same directory, without locks: entries
+    are only ever replaced and removed whole.
+
+    `compiler` names the strategy, which decides what the machine code of a module is.
+    """
+
+    __slots__ = ("_compiler", "_identity", "_tunables", "settings")
+
+    def __init__(self, settings: CacheSettings, tunables: Tunables, compiler: str) -> None:
+        self.settings = settings
+        self._tunables = tunables
+        self._compiler = compiler
+        self._identity: bytes | None = None
+
+    def key(self, source: bytes | str, kind: str) -> bytes | None:
+        """32 bytes for the contents of a module and everything else that decides about its image. `kind` says what the
+        contents are taken for, binary or text. None for a text that is no Unicode."""
+        try:
+            content = source if isinstance(source, bytes) else source.encode()
+            if self._identity is None:
+                self._identity = self._make_identity()
+        except UnicodeEncodeError:
+            return None
+        except OSError as error:
+            report(f"the sources of the compiler cannot be examined ({error})")
+            return None
+        return _hash(self._identity + f"{kind} {type(source).__name__} ".encode() + _hash(content))
+
+    def _make_identity(self) -> bytes:
+        machine = (TRIPLE, host_level())
+        settings = sorted(self._tunables.as_dict().items())
+        made_by = (FORMAT_VERSION, COMPILER_VERSION, self._compiler, machine, settings)
+        return _hash(repr(made_by).encode() + fingerprint())
+
+    def load(self, engine: EngineState, key: bytes) -> CompiledModule | None:
+        """The module of a key, mapped from its entry; None when there is none that can be used."""
+        name = key.hex() + SUFFIX
+        try:
+            directory = open_directory(self.settings.directory)
+        except (UntrustedError, OSError) as error:
+            report(error)
+            return None
+        try:
+            return _load(engine, directory, name, key)
+        finally:
+            os.close(directory)
+
+    def store(self, key: bytes, image: bytes) -> bool:
+        """Keeps an image, in place of the present one if there is one. Returns whether that was possible."""
+        from wasmforge.compiler.fingerprint import compiled_by_these_sources
+        from wasmforge.runtime.cache.storing import write
+
+        try:
+            # The second question: were the sources that the key is about exchanged since?
+            if not compiled_by_these_sources() or self._make_identity() != self._identity:
+                report("the compiler's sources were changed while it ran")
+                return False
+            trailer = TRAILER.pack(TRAILER_MAGIC, len(image), key, 0)[:-4]
+            write(self.settings, key.hex() + SUFFIX, (image, trailer, crc32(trailer).to_bytes(4, "little")))
+        except (UntrustedError, OSError) as error:
+            report(error)
+            return False
+        return True
+
+
+def _load(engine: EngineState, directory: int, name: str, key: bytes) -> CompiledModule | None:
+    try:
+        source = FileSource.adopt(open_file(directory, name))
+    except FileNotFoundError:
+        return None
+    except (UntrustedError, OSError) as error:
+        report(error)
+        _discard(directory, name)
+        return None
+    try:
+        length = _check_trailer(source.fd, key)
+        module = CompiledModule(engine, _map(engine, source, length))
+    except WasmtimeError as error:
+        report(error)
+        _discard(directory, name)
+        return None
+    except OSError as error:  # no memory for the mapping: nothing is wrong with the entry
+        report(error)
+        return None
+    _touch(source.fd)
+    return module
+
+
+def _map(engine: EngineState, source: FileSource, length: int) -> CodeMemory:
+    if length > _COPY_BELOW:
+        return CodeMemory.from_source(source, length, engine.custom_code_memory)
+    return CodeMemory.from_bytes(os.pread(source.fd, length, 0), engine.custom_code_memory)
+
+
+def _check_trailer(fd: int, key: bytes) -> int:
+    """The length of the image in an entry. Raises WasmtimeError when the entry is damaged or another's."""
+    size = os.fstat(fd).st_size
+    trailer = os.pread(fd, TRAILER.size, max(size - TRAILER.size, 0))
+    if len(trailer) != TRAILER.size or crc32(trailer[:-4]) != int.from_bytes(trailer[-4:], "little"):
+        raise WasmtimeError("damaged cache entry: its end is missing")
+    magic, length, found, _ = TRAILER.unpack(trailer)
+    if magic != TRAILER_MAGIC or length != size - TRAILER.size or length == 0:
+        raise WasmtimeError("damaged cache entry: it does not have the length that it had")
+    if found != key:
+        raise WasmtimeError("damaged cache entry: it is that of another module")
+    return int(length)
+
+
+def _discard(directory: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except OSError as error:  # a read-only file system, or a directory of that name
+        report(error)
+
+
+def _touch(fd: int) -> None:
+    if time.time() - os.fstat(fd).st_mtime > _TOUCH_AFTER:
+        try:
+            os.utime(fd)
+        except OSError as error:
+            report(error)
+
+
+def _hash(data: bytes) -> bytes:
+    if len(data) < _OPENSSL_FROM:
+        from _blake2 import blake2b
+
+        return blake2b(data, digest_size=32).digest()
+    from hashlib import sha256
+
+    return sha256(data).digest()
+
+
+def report(problem: object) -> None:
+    """Tells the logger `wasmforge.cache` why the cache was not used; nothing is printed unless the program set up
+    logging. What a missing directory and the like mean is clear, and is not worth a warning."""
+    if isinstance(problem, FileNotFoundError):
+        return
+    import logging
+
+    logger = logging.getLogger("wasmforge.cache")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    logger.warning("compilation cache: %s", problem)
