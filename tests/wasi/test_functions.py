@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
+import select
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.wasi.guests import BUFFER, PREOPEN, RECORDS, RESULT, RESULT2, DirectGuest
+from wasmforge.syntax.types import I32
 from wasmforge.wasi import abi
 from wasmforge.wasi.context import WasiContext
 from wasmforge.wasi.descriptors import CustomOutput, HostInput, HostOutput
+from wasmforge.wasi.preview1 import FUNCTIONS
 
 
 @pytest.fixture
@@ -439,6 +444,45 @@ def test_pipes() -> None:
     guest.close()
 
 
+def test_a_stream_that_somebody_made_non_blocking_still_waits() -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    guest = DirectGuest(context=WasiContext(streams=(HostInput(read_end, owned=True), None, None)))
+    threading.Timer(0.05, os.write, (write_end, b"late")).start()
+    assert guest.read(0) == b"late"
+    os.close(write_end)
+    out_read, out_write = os.pipe()
+    os.set_blocking(out_write, False)
+    guest = DirectGuest(context=WasiContext(streams=(None, HostOutput(out_write, owned=True), None)))
+    while select.select([], [out_write], [], 0)[1]:
+        os.write(out_write, bytes(4096))
+    threading.Timer(0.05, os.read, (out_read, 1 << 20)).start()
+    assert guest.write(1, b"after it drained") == 16
+    os.close(out_read)
+
+
+def test_overlapping_buffers_cannot_blow_up(guest: DirectGuest) -> None:
+    """1024 times the whole memory: a short count that fits 32 bits, and little memory of the host."""
+    size = len(guest.memory)
+    taken: list[int] = []
+    guest.context.descriptors.entries[2] = CustomOutput(lambda data: taken.append(len(data)))
+    guest.put(RECORDS, struct.pack("<II", 0, size) * 1024)
+    assert guest.call("fd_write", 1, RECORDS, 1024, RESULT) == "success"
+    assert guest.u32() == 1024 * size
+    guest.put(RECORDS, struct.pack("<II", 0, size) * 1024)
+    assert guest.call("fd_write", 2, RECORDS, 1024, RESULT) == "success"
+    assert taken == [guest.u32()] == [1 << 20]
+
+
+def test_transfers_are_bounded(monkeypatch: pytest.MonkeyPatch, guest: DirectGuest) -> None:
+    from wasmforge.wasi import guest_memory
+
+    monkeypatch.setattr(guest_memory, "MAX_TRANSFER", 100)
+    guest.iovecs(60, 60, 60)
+    assert guest.call("fd_write", 1, RECORDS, 3, RESULT) == "success"
+    assert guest.u32() == 100
+
+
 def test_a_terminal_says_so() -> None:
     """wasi-libc's isatty: a character device that cannot seek or tell."""
     leader, follower = os.openpty()
@@ -520,8 +564,6 @@ def test_poll_for_descriptors(guest: DirectGuest, tmp_path: Path) -> None:
 
 def test_every_function_of_the_specification_exists() -> None:
     """D2: 46 functions, each once."""
-    from wasmforge.wasi.preview1 import FUNCTIONS
-
     assert len({f.name for f in FUNCTIONS}) == len(FUNCTIONS) == 46
 
 
@@ -532,4 +574,49 @@ def test_hangup_is_reported() -> None:
     guest.put(RECORDS, ready(1, 0))
     assert guest.call("poll_oneoff", RECORDS, BUFFER, 1, RESULT) == "success"
     assert abi.EVENT.unpack(guest.bytes_at(BUFFER, 32))[4] == abi.EVENT_FD_READWRITE_HANGUP
+    guest.close()
+
+
+# --- Anything at all
+
+INTERESTING = (
+    *(0, 1, 2, 3, 4, 5, 7, 8, 16, 100, RESULT, RECORDS, BUFFER, 65535, 65536, 131071, 131072, 131073, 4096, 1 << 20),
+    *(0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFF0, 0xFFFF_FFFF),
+)
+WIDE = (*INTERESTING, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_call_gives_an_errno_or_traps(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of calls of all functions with values from everywhere: an errno, a trap or an exit, no other
+    exception; and nothing appears beside the guest's directory."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "monotonic_ns", iter(range(0, 1 << 62, 1 << 50)).__next__)  # waits end at once
+    root = tmp_path / "root"
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "f").write_text("content")
+    os.symlink("../..", root / "a" / "out")
+    guest = DirectGuest(root)
+    rng = random.Random(seed)
+    names = (b"a", b"a/b", b"f", b"a/out", b"a/out/x", b"..", b"n\xff", b"new", b"a/new/", b".")
+    paths = {2048 + 64 * i: name for i, name in enumerate(names)}
+    results: set[str] = set()
+    for _ in range(5000):
+        row = rng.choice(FUNCTIONS)
+        for at, name in paths.items():
+            guest.put(at, name)
+        guest.put(RECORDS, rng.randbytes(64) if rng.random() < 0.3 else struct.pack("<IIII", BUFFER, 8, 64, 4096))
+        values: list[int] = []
+        for ty in row.type.params:
+            if values and values[-1] in paths and rng.random() < 0.8:
+                values.append(len(paths[values[-1]]))
+            elif rng.random() < 0.7:
+                values.append(rng.choice((*paths, 1, 2, 3, 3, 3, 4, 5, 6)))
+            else:
+                values.append(rng.choice(INTERESTING if ty == I32 else WIDE))
+        if row.name in ("fd_close", "fd_renumber") and PREOPEN in values:
+            continue
+        results.add(guest.call(row.name, *values))
+    assert {"success", "badf", "trap", "noent", "perm", "inval"} <= results
+    assert sorted(os.listdir(tmp_path)) == ["root"]
     guest.close()

@@ -16,7 +16,7 @@ from wasmforge.wasi.errno import BADF, MFILE, NOTDIR, SPIPE, WasiError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it would cost a command line 4 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Final
 
 __all__ = [
@@ -236,6 +236,18 @@ class Sink(_Output):
         return None
 
 
+MAX_CUSTOM_OUTPUT: Final = 1 << 20
+"""Bytes that a callable gets at once."""
+
+
+def _first_bytes(buffers: list[memoryview], limit: int) -> Iterator[memoryview]:
+    for buffer in buffers:
+        yield buffer[:limit]
+        limit -= len(buffer)
+        if limit <= 0:
+            return
+
+
 class CustomOutput(_Output):
     """Output that a Python callable takes: bytes to the number of bytes taken, or None for all of them.
 
@@ -249,7 +261,9 @@ class CustomOutput(_Output):
         self.callback = callback
 
     def write(self, buffers: list[memoryview]) -> int:
-        data = b"".join(buffers)
+        # Threat: iovecs may name the same bytes again and again, so that a guest with a page of memory could have the
+        # host build gigabytes. What is more than the limit gives a short count, and the guest writes the rest.
+        data = b"".join(_first_bytes(buffers, MAX_CUSTOM_OUTPUT))
         taken = self.callback(data)
         if taken is None:
             return len(data)
@@ -274,7 +288,11 @@ class HostInput(_Input):
         self.file_type = abi.FILETYPE_CHARACTER_DEVICE if _is_terminal(descriptor) else abi.FILETYPE_UNKNOWN
 
     def read(self, buffers: list[memoryview]) -> int:
-        return os.readv(self.descriptor, buffers)
+        while True:
+            try:
+                return os.readv(self.descriptor, buffers)
+            except BlockingIOError:
+                _wait(self.descriptor, write=False)
 
     def poll_target(self, write: bool) -> int | None:
         if write:
@@ -301,7 +319,11 @@ class HostOutput(_Output):
         self.file_type = abi.FILETYPE_CHARACTER_DEVICE if _is_terminal(descriptor) else abi.FILETYPE_UNKNOWN
 
     def write(self, buffers: list[memoryview]) -> int:
-        return os.writev(self.descriptor, buffers)
+        while True:
+            try:
+                return os.writev(self.descriptor, buffers)
+            except BlockingIOError:
+                _wait(self.descriptor, write=True)
 
     def poll_target(self, write: bool) -> int | None:
         if not write:
@@ -315,6 +337,15 @@ class HostOutput(_Output):
 
     def __del__(self) -> None:
         self.close()
+
+
+def _wait(descriptor: int, write: bool) -> None:
+    """Another process may have made a stream that we share non-blocking; guests expect the standard streams to wait."""
+    import select
+
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT if write else select.POLLIN)
+    poll.poll()
 
 
 def _is_terminal(descriptor: int) -> bool:

@@ -17,11 +17,15 @@ TYPE_CHECKING = False  # typing is not imported at run time: it would cost a com
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["GuestMemory", "GuestPointerError", "MAX_IOVECS", "MAX_PATH_LENGTH"]
+__all__ = ["GuestMemory", "GuestPointerError", "MAX_IOVECS", "MAX_PATH_LENGTH", "MAX_TRANSFER"]
 
 MAX_IOVECS: Final = 1024
 """Buffers of one read or write that are looked at (Linux's IOV_MAX). A longer list gives a short count, which POSIX
 allows, so that a guest cannot make the host build millions of objects in one call."""
+
+MAX_TRANSFER: Final = 0x7FFF_F000
+"""Bytes of one read or write (Linux's MAX_RW_COUNT), the rest is a short count too. Iovecs may overlap: without this,
+their sum could exceed the 32 bits of the result."""
 
 MAX_PATH_LENGTH: Final = 4095
 """Bytes of a path (Linux's PATH_MAX without the NUL); longer ones are refused before they are copied."""
@@ -79,7 +83,8 @@ class GuestMemory:
         self.view[pointer : pointer + len(data)] = data
 
     def buffers(self, pointer: int, count: int) -> list[memoryview]:
-        """The buffers that `count` iovecs at `pointer` describe, each checked; at most `MAX_IOVECS` of them."""
+        """The buffers that `count` iovecs at `pointer` describe, each checked; at most `MAX_IOVECS` of them, and with
+        at most `MAX_TRANSFER` bytes unless there is only one."""
         length = self.length
         view = self.view
         if count == 1 and not pointer & 3 and pointer + 8 <= length:  # what nearly every call looks like
@@ -88,8 +93,11 @@ class GuestMemory:
                 return [view[start : start + size]]
         self.check(pointer, 8 * count, 4)
         buffers = []
+        left = MAX_TRANSFER
         for start, size in IOVEC.iter_unpack(view[pointer : pointer + 8 * min(count, MAX_IOVECS)]):
             self.check(start, size)
+            size = min(size, left)
+            left -= size
             buffers.append(view[start : start + size])
         return buffers
 
