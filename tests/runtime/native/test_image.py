@@ -143,6 +143,30 @@ def test_processes_may_build_at_the_same_time(environment: dict[str, str]) -> No
     assert start(environment) == "found False"
 
 
+def test_image_built_by_hand(environment: dict[str, str], image: bytes, tmp_path: Path) -> None:
+    """What puts the image into a wheel; a packaged image may belong to whoever owns the package's files."""
+    file = tmp_path / "gates.bin"
+    command = [sys.executable, "-m", "wasmforge.runtime.native.build", str(file)]
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    assert file.read_bytes() == image
+    file.chmod(0o644)
+    assert loader._try_file(file, loader.source_key(), (os.geteuid(),)) is not None
+    assert loader._try_file(file, loader.source_key(), (os.geteuid() + 1,)) is None
+
+
+def test_an_embedded_interpreter_is_told_what_to_do(environment: dict[str, str]) -> None:
+    script = """
+import sys
+sys.executable = None
+from wasmforge.runtime.native import gates
+try:
+    gates()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    assert "Run `python -m wasmforge.runtime.native.build` once" in start(environment, script)
+
+
 def test_missing_llvmlite_is_explained(environment: dict[str, str]) -> None:
     script = """
 import sys

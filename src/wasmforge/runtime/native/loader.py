@@ -150,7 +150,12 @@ def _build() -> bytes:
     """The bytes of a new image, from a child process."""
     import subprocess
 
-    paths = [p for p in sys.path if p]
+    if not sys.executable:  # an embedded interpreter
+        raise WasmtimeError(
+            "cannot build the gates between Python and wasm: this process does not know its Python executable. "
+            "Run `python -m wasmforge.runtime.native.build` once"
+        )
+    paths = [p or os.getcwd() for p in sys.path]
     command = [sys.executable, "-c", f"import sys; sys.path[:] = {paths!r}\n" + _CHILD]
     try:
         child = subprocess.run(
