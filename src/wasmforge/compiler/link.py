@@ -109,6 +109,11 @@ class _Code:
         for name, start, size in chunk["functions"]:
             self.symbols[name] = CodeRange(text_base + start, size)
         offsets = array("I", chunk["offsets"])
+        if offsets and self.offsets and self.offsets[-1] == text_base + offsets[0]:
+            # The chunk before ends exactly where this one begins: the row that closes it gives way.
+            self.offsets.pop()
+            self.positions.pop()
+            self.codes.pop()
         self.offsets.extend(array("I", (text_base + o for o in offsets)) if text_base else offsets)
         self.positions.frombytes(chunk["positions"])
         self.codes.frombytes(chunk["codes"])
