@@ -150,8 +150,8 @@ def test_image_built_by_hand(environment: dict[str, str], image: bytes, tmp_path
     subprocess.run(command, env=environment, check=True, timeout=60)
     assert file.read_bytes() == image
     file.chmod(0o644)
-    assert loader._try_file(file, loader.source_key(), (os.geteuid(),)) is not None
-    assert loader._try_file(file, loader.source_key(), (os.geteuid() + 1,)) is None
+    assert loader._try_file(str(file), loader.source_key(), (os.geteuid(),)) is not None
+    assert loader._try_file(str(file), loader.source_key(), (os.geteuid() + 1,)) is None
 
 
 def test_an_embedded_interpreter_is_told_what_to_do(environment: dict[str, str]) -> None:

@@ -171,6 +171,31 @@ def test_other_python_signal_handlers_run_too(store: Store) -> None:
         signal.signal(signal.SIGALRM, old)
 
 
+def test_making_a_callable_restores_the_hook(store: Store) -> None:
+    """signal.signal puts CPython's handler in front of ours; the next callable that is made notices."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert gates()._signals.lost()
+        endless = store.function("endless", I_I)
+        assert not gates()._signals.lost()
+        interrupt_often(store, endless, 3)
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_ignored_and_default_signals_stay_so(store: Store, handler: signal.Handlers) -> None:
+    old = signal.signal(signal.SIGTERM, handler)
+    try:
+        gates().hook_signals()
+        with open("/proc/self/status") as file:
+            status = dict(line.split(":", 1) for line in file)
+        assert not int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
 def test_signal_on_another_thread_reaches_the_main_thread(store: Store) -> None:
     """The kernel may deliver SIGINT to any thread; wasm loops on the main one, with the GIL released."""
     endless = store.function("endless", I_I, CALL_FLAG_RELEASE_GIL)

@@ -97,6 +97,7 @@ class Gates:
         against its types: TypeError for a wrong count or type, OverflowError for an integer out of range. Returns
         None, a value or a list. The function's `__self__.owner` is `keep_alive`.
         """
+        self.hook_signals()
         target = CallTarget(descriptor)
         target.owner = keep_alive
         target._definition = _MethodDefinition(
@@ -175,8 +176,9 @@ class Gates:
         asyncio.run() install handlers of their own. Until this is called again, Ctrl-C cannot interrupt a wasm loop
         after signal.signal, and a trap looks like a crash after faulthandler.enable().
         """
-        with self._lock:
-            self._signals.hook()
+        if self._signals.lost():
+            with self._lock:
+                self._signals.hook()
 
 
 _gates: Gates | None = None

@@ -12,6 +12,11 @@ What the handler does on the main thread, after CPython's own handler has noted 
 
 On another thread it passes the signal on, because only the main thread runs Python handlers: `kicked` tells the
 main thread's handler that CPython already knows.
+
+Limits. A Python handler waits for one builtin at a time (a memory.copy of 4 GiB takes a second), and for the GIL while
+wasm on another thread keeps it. `signal.signal` and asyncio.run() replace our handler by CPython's, which cannot stop
+a loop in wasm; it is put in front again whenever an instance or a callable is made. Noticing at each entry would take
+a system call, which is more than the entry itself takes.
 """
 
 from __future__ import annotations

@@ -281,11 +281,11 @@ _SA_RESETHAND: Final = 0x80000000
 class SignalHooks:
     """Keeps our handlers in front. Made by `Gates`, which also serialises the calls.
 
-    `lost` is `hooks_lost` as a Python function.
+    `lost`: the machine code `hooks_lost` as a Python function.
     """
 
     def __init__(self, image: MappedImage, lost: Callable[[], int]) -> None:
-        self._lost = lost
+        self.lost = lost
         self._previous = image.address("previous_handlers")
         self._handlers = {s: image.address("on_fault") for s in FAULT_SIGNALS}
         self._handlers.update({s: image.address("on_interrupt") for s in INTERRUPT_SIGNALS})
@@ -298,9 +298,7 @@ class SignalHooks:
         self._sigaction.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
     def hook(self) -> None:
-        """Puts our handlers in front of all others where they are not already."""
-        if not self._lost():
-            return
+        """Puts our handlers in front of all others where they are not already. `lost` says whether that is needed."""
         buffer = self._buffer
         for number, handler in self._handlers.items():
             self._sigaction(number, None, buffer)
