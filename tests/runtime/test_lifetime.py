@@ -16,7 +16,7 @@ import pytest
 
 from tests.runtime.compiling import Workshop, image
 from wasmforge.compiler.environ import Tunables
-from wasmforge.runtime import CompiledModule, EngineState, VMStore
+from wasmforge.runtime import CompiledModule, EngineState, VMStore, lifetime
 from wasmforge.runtime.module_registry import lookup_code
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import EXTERNREF, FUNCREF, I32, FuncType, GlobalType, Limits, MemoryType, TableType
@@ -314,6 +314,41 @@ def test_deep_recursion_after_many_stores_uses_the_right_stacks() -> None:
         if k % 3 == 0:
             kept.append(run)
     assert all(run(2000) == 2000 for run in kept)
+
+
+def test_stores_dropped_at_the_recursion_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack: at the recursion limit no `__del__` can run. What the stores leave registered must not get into the way
+    of others at the same addresses, and is found later."""
+    failed: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda info: failed.append(info.exc_type))
+    guests = [Guest() for _ in range(40)]
+    drop = guests.pop
+
+    def dive() -> None:
+        try:
+            dive()
+        except RecursionError:
+            if guests:
+                drop()
+            raise
+
+    while guests:
+        with pytest.raises(RecursionError):
+            dive()
+    assert RecursionError in failed
+    left = len(lifetime._undo)
+    assert left > 20
+    kept = [Guest() for _ in range(40)]
+    assert all(guest.function("f")(3) == 4 for guest in kept)
+    del kept
+    gc.collect()
+    lifetime.undo_left_behind()
+    assert len(lifetime._undo) < left
+    before = len(maps())
+    for _ in range(600):  # found without asking, too
+        Guest()
+    assert len(lifetime._undo) < 300
+    assert len(maps()) < before + 50
 
 
 # --- Externrefs ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from wasmforge.compiler.image import (
     RODATA_WASM_SECTION,
     TRAP_SECTION,
 )
-from wasmforge.runtime.mapping import when_collected
+from wasmforge.runtime.lifetime import died, undo_after
 from wasmforge.runtime.module_registry import register_code, unregister_code
 from wasmforge.syntax.errors import WasmtimeError
 
@@ -167,27 +167,25 @@ class EngineCode:
     its own copy. The range is registered for as long as this object lives.
     """
 
-    __slots__ = ("__weakref__", "_original_code", "_released", "_signatures", "_types")
+    __slots__ = ("__weakref__", "_key", "_original_code", "_signatures", "_types")
 
     def __init__(self, code: CodeMemory, signatures: TypeCollection, types: Types) -> None:
-        self._released = True
+        self._key: int | None = None
         self._original_code = code
         self._signatures = signatures
         self._types = types
-        register_code(self.text_range().start.raw(), code.text_length, code)
-        self._released = False
+        register_code(code.text_address, code.text_length, code)
+        self._key = undo_after(self, lambda: unregister_code(code.text_address))
 
     def __del__(self) -> None:
-        if not self._released:
-            self._released = True
-            code = self._original_code
-            # The closure holds the mapping: its addresses must not be used again before they are unregistered.
-            when_collected(lambda: unregister_code(code.text_address))
+        key, self._key = self._key, None
+        if key is not None:
+            died(key)
 
     def check_alive(self) -> None:
         """Raises after the finaliser has run: an object resurrected by a `__del__` must not be instantiated, because
         faults in its code would not be recognised any more."""
-        if self._released:
+        if self._key is None:
             raise WasmtimeError("the module has been garbage-collected; it cannot be used from a __del__ method")
 
     def types(self) -> Types:
@@ -249,26 +247,25 @@ class StoreCode:
     Shares the original, or, with `tunables.debug_guest`, holds a private copy that a debugger may patch.
     """
 
-    __slots__ = ("_private", "_storage", "engine_code")
+    __slots__ = ("__weakref__", "_key", "_storage", "engine_code")
 
     def __init__(self, engine_code: EngineCode, tunables: Tunables) -> None:
+        self._key: int | None = None
         engine_code.check_alive()
-        self._private = False
         self.engine_code = engine_code
         original = engine_code.module_memory_image_source()
         self._storage = original
         if tunables.debug_guest:
-            self._storage = original.deep_clone()
-            self._storage.publish()
+            copy = self._storage = original.deep_clone()
+            copy.publish()
             # The private range leads to the original's tables: they are found by offset, and never patched.
-            register_code(self._storage.text_address, self._storage.text_length, original)
-            self._private = True
+            register_code(copy.text_address, copy.text_length, original)
+            self._key = undo_after(self, lambda: unregister_code(copy.text_address))
 
     def __del__(self) -> None:
-        if self._private:
-            self._private = False
-            code = self._storage
-            when_collected(lambda: unregister_code(code.text_address))
+        key, self._key = self._key, None
+        if key is not None:
+            died(key)
 
     @property
     def is_private(self) -> bool:

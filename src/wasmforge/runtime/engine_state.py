@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["EngineState"]
 
 
+_stacks: StackPool | None = None
+
+
 class EngineState:
     """One an engine. `max_wasm_stack` is the size of each store's wasm stack in bytes."""
 
-    __slots__ = ("__weakref__", "_gates", "_stacks", "custom_code_memory", "max_wasm_stack", "tunables", "types")
+    __slots__ = ("__weakref__", "_gates", "custom_code_memory", "max_wasm_stack", "tunables", "types")
 
     def __init__(
         self,
@@ -32,7 +35,6 @@ class EngineState:
         self.max_wasm_stack = max_wasm_stack
         self.custom_code_memory = custom_code_memory
         self._gates: Gates | None = None
-        self._stacks: StackPool | None = None
 
     @property
     def gates(self) -> Gates:
@@ -45,9 +47,11 @@ class EngineState:
 
     @property
     def stacks(self) -> StackPool:
-        """Where the stores of this engine get their wasm stacks from."""
-        if self._stacks is None:
+        """Where stores get their wasm stacks from: one pool a process, since a pool keeps free stacks mapped for
+        ever."""
+        global _stacks
+        if _stacks is None:
             from wasmforge.runtime.native import StackPool
 
-            self._stacks = StackPool()
-        return self._stacks
+            _stacks = StackPool()
+        return _stacks

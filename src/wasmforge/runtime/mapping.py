@@ -6,7 +6,7 @@ Threat: use after free by way of the garbage collector. A cycle of garbage runs 
 order, and a user's `__del__` may still call into a store of that cycle or read a view of its memory. So memory must not
 be unmapped by a `__del__` of ours. It is owned by an `mmap.mmap` object, which has no finaliser the collector could run
 early: it unmaps in its deallocation, when nothing refers to it any more. Things that a `__del__` does have to undo
-(entries in the handler's tables, stacks back to their pool) go through `when_collected`. tests/runtime/test_lifetime.py
+(entries in the handler's tables, stacks back to their pool) go through `lifetime`. tests/runtime/test_lifetime.py
 attacks this.
 """
 
@@ -28,11 +28,7 @@ from wasmforge.runtime.libc import (
 )
 from wasmforge.syntax.errors import WasmtimeError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["Mmap", "when_collected"]
+__all__ = ["Mmap"]
 
 
 class Mmap:
@@ -89,32 +85,3 @@ class Mmap:
         if not 0 <= start <= start + length <= self.length:
             raise ValueError("the range lies outside the mapping")
         protect(self.address + start, length, protection)
-
-
-_collecting = False
-_deferred: list[Callable[[], None]] = []
-
-
-def _watch_collector(phase: str, _info: dict[str, int]) -> None:
-    global _collecting
-    if phase == "start":
-        _collecting = True
-        return
-    _collecting = False
-    while _deferred:
-        _deferred.pop()()
-
-
-gc.callbacks.append(_watch_collector)
-
-
-def when_collected(release: Callable[[], None]) -> None:
-    """Called by a `__del__`: runs `release` at once, or, if the garbage collector is at work, when it has finished.
-
-    `release` must not refer to the object that dies, but must hold the mappings whose addresses it undoes: otherwise
-    another thread could map and register the same addresses first.
-    """
-    if _collecting:
-        _deferred.append(release)
-    else:
-        release()

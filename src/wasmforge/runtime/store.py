@@ -11,7 +11,7 @@ from __future__ import annotations
 from _weakref import ref
 from itertools import count
 
-from wasmforge.runtime.mapping import when_collected
+from wasmforge.runtime.lifetime import died, undo_after
 from wasmforge.runtime.module_registry import ModuleRegistry
 from wasmforge.runtime.type_registry import TypeCollection
 from wasmforge.runtime.vm.func import VMFunction, VMHostFunction, make_descriptor
@@ -69,6 +69,35 @@ def instance_of(vmctx: int) -> InstanceRecord:
     return record
 
 
+class _Belongings:
+    """What a store has outside of itself. It does not refer to the store; `runtime.lifetime` releases it."""
+
+    __slots__ = ("_context", "_gates", "_id", "_instances", "_pool", "reservations")
+
+    def __init__(self, store: VMStore) -> None:
+        self._id = store.id
+        self._context = store.context
+        self._gates = store.engine.gates
+        self._pool = store.engine.stacks
+        self._instances = store.instances
+        self.reservations: list[Mmap] = []
+
+    def release(self) -> None:
+        """Can be called again when it failed half-way. The memories themselves are freed with their last reference."""
+        self._context.close()
+        _stores.pop(self._id, None)
+        for vmctx in self._instances:
+            _instances.pop(vmctx, None)
+        while self.reservations:
+            # Both steps or a second try of both: the range must be unregistered before the mapping can go.
+            try:  # noqa: SIM105  # contextlib costs a cold start 0.5 ms
+                self._gates.unregister_memory(self.reservations[-1].address)
+            except WasmtimeError:
+                pass  # done by the first try
+            self.reservations.pop()
+        self._context.release_stack(self._pool)
+
+
 class VMStore:
     """A store. Use it, and everything of it, from one thread at a time.
 
@@ -78,13 +107,13 @@ class VMStore:
 
     __slots__ = (
         "__weakref__",
+        "_belongings",
         "_c_strings",
-        "_closed",
         "_descriptors",
         "_externrefs",
         "_functions",
         "_kept",
-        "_reservations",
+        "_key",
         "_types",
         "_unpatched",
         "arena",
@@ -105,7 +134,7 @@ class VMStore:
     )
 
     def __init__(self, engine: EngineState) -> None:
-        self._closed = True
+        self._key: int | None = None
         self.engine = engine
         self.id = next(_ids)
         self.weak: ref[VMStore] = ref(self)
@@ -124,32 +153,18 @@ class VMStore:
         self._descriptors: dict[tuple[int, str, int], int] = {}
         self._c_strings: dict[str, int] = {}
         self._kept: list[object] = []
-        self._reservations: list[Mmap] = []
         self._types: dict[FuncType, TypeCollection] = {}
         self._unpatched: dict[int, list[int]] = {}
         self.context = StoreContext(self.arena, engine.stacks, engine.max_wasm_stack, self.id)
         self._externrefs: ExternRefTable | None = None
         _stores[self.id] = self.weak
-        self._closed = False
+        self._belongings = _Belongings(self)
+        self._key = undo_after(self, self._belongings.release)
 
     def __del__(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        _stores.pop(self.id, None)
-        for vmctx in self.instances:
-            _instances.pop(vmctx, None)
-        self.context.close()
-        # What follows must not happen while other finalisers of the same garbage may still look at the store; see
-        # runtime/mapping.py. The memories themselves are freed with their last reference.
-        gates, pool, stack, reservations = self.engine.gates, self.engine.stacks, self.context.stack, self._reservations
-
-        def release() -> None:
-            for reservation in reservations:
-                gates.unregister_memory(reservation.address)
-            pool.release(stack)
-
-        when_collected(release)
+        key, self._key = self._key, None
+        if key is not None:
+            died(key)
 
     # --- Creation -----------------------------------------------------------------------------------------------
 
@@ -160,7 +175,7 @@ class VMStore:
         WasmtimeError when a limit or the system's memory is reached, the trap if an active segment lies outside its
         table or memory (what was written before stays written, as the specification says).
         """
-        if self._closed:
+        if self._key is None:
             raise WasmtimeError("the store is being destroyed")
         if module.engine is not self.engine:
             raise WasmtimeError("cross-`Engine` instantiation is not currently supported")
@@ -172,7 +187,7 @@ class VMStore:
         memory = LinearMemory(self, memory_type)
         reservation = memory.reservation
         self.engine.gates.register_memory(reservation.address, reservation.end)
-        self._reservations.append(reservation)
+        self._belongings.reservations.append(reservation)
         self.memories.append(memory)
         return memory
 

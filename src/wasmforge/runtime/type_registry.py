@@ -9,7 +9,7 @@ import _thread
 from struct import pack
 
 from wasmforge.runtime.libc import address_of
-from wasmforge.runtime.mapping import when_collected
+from wasmforge.runtime.lifetime import died, undo_after
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
@@ -79,22 +79,25 @@ class TypeRegistry:
         self._by_type[t] = index
         return index
 
-    def unregister(self, indices: Iterable[VMSharedTypeIndex]) -> None:
-        """Takes back one registration of each. A type that nobody uses frees its slot for another.
+    def unregister(self, indices: list[VMSharedTypeIndex]) -> None:
+        """Takes back one registration of each, and removes it from the list. A type that nobody uses frees its slot for
+        another.
 
         Threat: a freed index that a VMFuncRef still carries would make two types equal, and a call through it jump
         with the wrong signature. So whoever writes an index into a record keeps the registration until the record's
         store is gone.
         """
         with self._lock:
-            for index in indices:
-                self._counts[index] -= 1
-                if not self._counts[index]:
+            while indices:
+                index = indices[-1]
+                if self._counts[index] == 1:
                     t = self._types[index]
                     assert t is not None
                     del self._by_type[t]
                     self._types[index] = None
                     self._free.append(index)
+                self._counts[index] -= 1
+                indices.pop()
 
     def lookup(self, index: int) -> FuncType:
         """The type of an index that is in use. Raises LookupError otherwise."""
@@ -111,20 +114,20 @@ class TypeCollection:
     object lives.
     """
 
-    __slots__ = ("_ids", "_indices", "_registry", "type_ids_address")
+    __slots__ = ("__weakref__", "_ids", "_indices", "_key", "type_ids_address")
 
     def __init__(self, registry: TypeRegistry, types: Iterable[FuncType]) -> None:
-        self._registry = registry
-        self._indices: list[VMSharedTypeIndex] = []
-        self._indices = registry.register(types)
+        self._key: int | None = None
+        registered = registry.register(types)
+        self._key = undo_after(self, lambda: registry.unregister(registered))
+        self._indices = tuple(registered)
         self._ids = pack(f"<{len(self._indices)}I", *self._indices)
         self.type_ids_address = address_of(self._ids)
 
     def __del__(self) -> None:
-        indices, registry = self._indices, self._registry
-        self._indices = []
-        if indices:
-            when_collected(lambda: registry.unregister(indices))
+        key, self._key = self._key, None
+        if key is not None:
+            died(key)
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -26,15 +26,16 @@ class StoreContext:
     """Address and stack of a store's context. The record lives in the store's arena; the stack is borrowed from a pool
     that hands it to another store after `release_stack`."""
 
-    __slots__ = ("_arena", "address", "stack")
+    __slots__ = ("_arena", "_stack", "address")
 
     def __init__(self, arena: Arena, pool: StackPool, stack_size: int, store_id: int) -> None:
         self._arena = arena
-        self.stack: Stack = pool.allocate(stack_size)
+        stack = pool.allocate(stack_size)
+        self._stack: Stack | None = stack
         self.address = arena.allocate(Layout.SIZE)
-        arena.write_u64(self.address + Layout.WASM_SP, self.stack.high)
-        arena.write_u64(self.address + Layout.WASM_STACK_LOW, self.stack.low)
-        arena.write_u64(self.address + Layout.WASM_STACK_HIGH, self.stack.high)
+        arena.write_u64(self.address + Layout.WASM_SP, stack.high)
+        arena.write_u64(self.address + Layout.WASM_STACK_LOW, stack.low)
+        arena.write_u64(self.address + Layout.WASM_STACK_HIGH, stack.high)
         arena.write_u64(self.address + Layout.STORE, store_id)
 
     def is_active(self) -> bool:
@@ -63,3 +64,9 @@ class StoreContext:
         self._arena.write_u64(self.address + Layout.THREAD, 0)
         self._arena.write_u64(self.address + Layout.HOST_SP, 1)
         self._arena.write_u64(self.address + Layout.STORE, 0)
+
+    def release_stack(self, pool: StackPool) -> None:
+        """Gives the stack back, on which nothing runs and, after `close`, nothing will."""
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            pool.release(stack)
