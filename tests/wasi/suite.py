@@ -122,14 +122,14 @@ def _compiler_fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def compiled(engine: Any, path: Path) -> Any:
+def compiled(engine: Any, path: Path, strategy: str) -> Any:
     """The module of a file, from an image in .cache when this compiler has compiled it before: most programs of the
     suite take seconds."""
     import wasmforge
 
     wasm = path.read_bytes()
     key = hashlib.sha256(wasm).hexdigest()[:16]
-    image = REPOSITORY / ".cache" / "wasi-suite" / _compiler_fingerprint() / f"{key}.cwasm"
+    image = REPOSITORY / ".cache" / "wasi-suite" / _compiler_fingerprint() / f"{key}-{strategy}.cwasm"
     if image.exists():
         return wasmforge.Module.deserialize_file(engine, image)
     module = wasmforge.Module(engine, wasm)
@@ -141,13 +141,15 @@ def compiled(engine: Any, path: Path) -> Any:
 
 
 @cache
-def _engine() -> Any:
+def _engine(strategy: str) -> Any:
     import wasmforge
 
-    return wasmforge.Engine()
+    config = wasmforge.Config()
+    config.strategy = strategy
+    return wasmforge.Engine(config)
 
 
-def run_with_wasmforge(program: Program, directories: list[tuple[Path, str]]) -> Outcome:
+def run_with_wasmforge(program: Program, directories: list[tuple[Path, str]], strategy: str) -> Outcome:
     """As an embedder does it: `WasiConfig`, `Linker.define_wasi`, `_start`."""
     import wasmforge
 
@@ -160,12 +162,12 @@ def run_with_wasmforge(program: Program, directories: list[tuple[Path, str]]) ->
     config.stderr_custom = stderr.append
     for host, guest in directories:
         config.preopen_dir(str(host), guest)
-    engine = _engine()
+    engine = _engine(strategy)
     store = wasmforge.Store(engine)
     store.set_wasi(config)
     linker = wasmforge.Linker(engine)
     linker.define_wasi()
-    start = linker.instantiate(store, compiled(engine, program.path)).exports(store)["_start"]
+    start = linker.instantiate(store, compiled(engine, program.path, strategy)).exports(store)["_start"]
     return Outcome(_exit_code(lambda: start(store), wasmforge), b"".join(stdout), b"".join(stderr))
 
 
