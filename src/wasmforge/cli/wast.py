@@ -32,8 +32,9 @@ def main(argv: Sequence[str]) -> int:
     if not parsed.arguments:
         raise UsageError("the following required arguments were not provided:\n  <SCRIPT_FILE>...")
 
-    from wasmforge.wast import run_script
+    from wasmforge.wast import Runner
 
+    runner = Runner(config=settings.make_config())
     failed = 0
     for path in parsed.arguments:
         try:
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
                 source = file.read()
         except OSError as error:
             raise CommandError.during(f"failed to read `{path}`", error) from None
-        result = run_script(source, path, config=settings.make_config())
+        result = runner.run(source, path)
         print(result, flush=True)
         if not result.ok:
             failed += 1
