@@ -8,7 +8,6 @@ import _thread
 import os
 
 from wasmforge.compiler.environ import BUILTIN_INDEX, BUILTINS
-from wasmforge.runtime.native.exits import BUILTIN_SYMBOLS
 from wasmforge.runtime.native.loader import load
 from wasmforge.runtime.native.signals import RangeTable, SignalHooks
 from wasmforge.runtime.native.threads import ThreadSetup
@@ -58,7 +57,7 @@ class Gates:
         """Address of the METH_FASTCALL function."""
         self.host_array_call = image.address("host_array_call")
         """Address of the array call of every host function."""
-        self._builtin_array = (ctypes.c_uint64 * len(BUILTINS))(*map(image.address, BUILTIN_SYMBOLS))
+        self._builtin_array = (ctypes.c_uint64 * len(BUILTINS))(*(image.address(f"builtin_{b.name}") for b in BUILTINS))
         self.builtins = ctypes.addressof(self._builtin_array)
         """Address of the table of builtins that `VMContextOffsets.BUILTINS` points to."""
         self._references: list[object] = []

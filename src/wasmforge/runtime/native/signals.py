@@ -13,7 +13,6 @@ a handler is reported too. It has no state to undo: it rewrites the interrupted 
 
 from __future__ import annotations
 
-from wasmforge.runtime.native.emission import expand
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
@@ -267,6 +266,8 @@ def _hooks_lost() -> str:
 
 def ir() -> str:
     """The fault handler."""
+    from wasmforge.runtime.native.emission import expand  # only when the gates are built
+
     return expand(IR) + _hooks_lost()
 
 

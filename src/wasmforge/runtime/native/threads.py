@@ -13,7 +13,6 @@ import _thread
 import os
 
 from wasmforge.compiler.environ import StoreContext
-from wasmforge.runtime.native.emission import expand
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
@@ -66,6 +65,8 @@ _GENERATION: Final = 1 << 48  # above the bits of a user-space address
 
 def ir() -> str:
     """The thread exit destructor."""
+    from wasmforge.runtime.native.emission import expand  # only when the gates are built
+
     text = IR.replace("{page}", str(_PAGE)).replace("{mapping}", str(_PAGE + ALTERNATE_STACK_SIZE))
     return expand(text.replace("{generation}", str(_GENERATION)))
 
