@@ -14,11 +14,11 @@ __all__ = ["HELP", "OPTIONS", "main"]
 
 SUMMARY = "Runs WebAssembly test scripts"
 USAGE = "wasmforge wast [OPTIONS] <SCRIPT_FILE>..."
-HELP = "Prints a line a file, and what failed in it. The exit status is 0 only when all files pass."
+HELP = "Prints a line a file. The exit status is 0 only when all files pass."
 
 OPTIONS = (
     *GROUP_OPTIONS,
-    Option("--quiet", "do not list what failed in a file", short="-q"),
+    Option("--verbose", "list what failed in each file", short="-v"),
     Option("--generate-dwarf", "", value="BOOL", unsupported="text modules have no debug information"),
     Option("--precompile-save", "", value="DIR", unsupported="it is not implemented yet"),
     Option("--precompile-load", "", value="DIR", unsupported="it is not implemented yet"),
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         print(result, flush=True)
         if not result.ok:
             failed += 1
-            if not parsed.flag("--quiet"):
+            if parsed.flag("--verbose"):
                 for failure in result.failures:
                     print(f"    {path}:{failure.line}: {failure.reason}", flush=True)
     return 1 if failed else 0
