@@ -14,8 +14,8 @@ from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import Body
 from wasmforge.compiler.baseline.context import AREA, NARROW, Signature, overflow_offset, results_offset
 from wasmforge.compiler.baseline.locals import parallel_move
-from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, R10, RAX, RBP, SCRATCH, VM, XMM0
-from wasmforge.compiler.baseline.values import CONST, LOCAL, REG, SLOT
+from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, PRESERVED, R10, RAX, RBP, SCRATCH, VM, XMM0
+from wasmforge.compiler.baseline.values import CONST, REG, SLOT
 from wasmforge.compiler.environ import (
     BUILTIN_INDEX,
     BUILTINS,
@@ -91,6 +91,8 @@ def _emit(s: Body, signature: Signature, kind: i64, target: i64) -> None:
         if s.kinds[i] == REG:
             s.spill(i)
         i += 1
+    for x in s.frame.volatile:
+        s.store_slot(s.pins[x], s.homes[x])
     if n:
         _arguments(s, signature, height)
     s.forget_all()
@@ -122,6 +124,9 @@ def _emit(s: Body, signature: Signature, kind: i64, target: i64) -> None:
             s.rr(Op.MOV, 1, VM, SCRATCH)
         s.rr(Op.GROUP5, 0, 2, RAX)
         s.rm(Op.MOV, 1, VM, RBP, -8)
+    for x in s.frame.volatile:
+        pin: i64 = s.pins[x]
+        s.rm(Op.MOVSD if pin >= XMM0 else Op.MOV, 0 if pin >= XMM0 else 1, pin, RBP, s.homes[x])
     if len(signature.results):
         _results(s, signature)
 
@@ -151,12 +156,14 @@ def _arguments(s: Body, signature: Signature, height: i64) -> None:
         place: i64 = places[i]
         if place >= AREA:
             _store_argument(s, k, v, height + i, overflow_offset(place))
-        elif k == REG or (k == LOCAL and s.copies[v] >= 0):
-            to.append(place)
-            origin.append(s.where(k, v))
-            s.kinds[height + i] = REG
         else:
-            late = True
+            r = s.where(k, v)
+            if r >= 0 and not PRESERVED >> r & 1:
+                to.append(place)
+                origin.append(r)
+                s.kinds[height + i] = REG
+            else:
+                late = True
         i += 1
     if to:
         parallel_move(s, to, origin)

@@ -37,17 +37,25 @@ def _first(s: Body, k: i64, v: i64, i: i64, hint: i64) -> i64:
 
 
 def binary(s: Body, op: i64) -> None:
-    """add, sub, mul, div. Operands are never swapped: of two NaNs the first decides."""
+    """add, sub, mul, div. Of two NaNs the first operand decides which comes out, and either may (section 4.3.3)."""
     s.drop()
     i = s.depth
     k: i64 = s.kinds[i]
     v: i64 = s.values[i]
     s.drop()
     j = s.depth
+    k2: i64 = s.kinds[j]
+    v2: i64 = s.values[j]
     hint = s.hint(True)
-    if hint >= 0 and s.where(k, v) == hint:
+    in_place = hint >= 0 and s.where(k, v) == hint
+    exchange = k == REG and k2 != REG and (hint < 0 or s.where(k2, v2) != hint)
+    if NUMBER[op] and (in_place or exchange):
+        k, k2 = k2, k
+        v, v2 = v2, v
+        i, j = j, i
+    elif in_place:
         hint = NONE
-    r = _first(s, s.kinds[j], s.values[j], j, hint)
+    r = _first(s, k2, v2, j, hint)
     s.use_float(ENCODING[op], r, k, v, i)
     s.discard(k, v)
     s.finish(r, hint)

@@ -14,21 +14,20 @@ from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.context import AREA, FLOAT, NARROW, Context, Signature, overflow_offset
 from wasmforge.compiler.baseline.registers import (
     BASE,
-    FLOAT_LEAF_PINS,
+    FLOAT_PINS,
     FLOAT_POOL,
-    FLOAT_POOL_LEAF,
     FLOAT_SCRATCH,
     LEAF_BASE,
     LEAF_PINS,
     NONE,
     PINS,
     POOL,
-    POOL_LEAF,
     RBP,
-    RBX,
     RSP,
     SCRATCH,
     VM,
+    VOLATILE,
+    VOLATILE_PINS,
     XMM0,
 )
 from wasmforge.compiler.baseline.values import State
@@ -139,6 +138,10 @@ class Frame:
         self.touched: list[int] = []
         """The locals that the body names, in order of appearance."""
         self.calls = False
+        self.call_weight: i64 = 0
+        """Calls, weighed like uses of locals."""
+        self.volatile: list[int] = []
+        """Pinned locals that are saved around calls."""
         self.foreign_calls = False
         """Whether there are calls that change the vmctx register: of imports and through tables."""
         self.uses_memory = False
@@ -154,8 +157,6 @@ def begin(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None:
     leaf = not frame.calls
     s.base = NONE
     s.pool = POOL | FLOAT_POOL
-    if leaf:
-        s.pool = POOL_LEAF | FLOAT_POOL_LEAF
     if frame.uses_memory:
         s.base = LEAF_BASE if leaf else BASE
         if leaf:
@@ -166,9 +167,12 @@ def begin(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None:
     if frame.foreign_calls:
         # First, so that its place is fixed: calls load the own vmctx back from there.
         frame.saved.insert(0, VM)
-    _pin(s, frame, LEAF_PINS if leaf else PINS, False)
     if leaf:
-        _pin(s, frame, FLOAT_LEAF_PINS, True)
+        _pin(s, frame, LEAF_PINS, False)
+    else:
+        _pin(s, frame, PINS, False)
+        _pin(s, frame, VOLATILE_PINS, False)
+    _pin(s, frame, FLOAT_PINS, True)
     _place(s, frame)
     s.free = s.pool
     s.cached = 0
@@ -237,16 +241,20 @@ def _scan(s: State, frame: Frame) -> None:
             s.pc = pc
             if shape == _CALL:
                 frame.calls = True
+                frame.call_weight += weight
                 if s.unsigned() < imported:
                     frame.foreign_calls = True
             else:
                 if shape == _CALL_INDIRECT:
                     frame.calls = True
+                    frame.call_weight += weight
                     frame.foreign_calls = True
                 elif shape == _GROW:
                     frame.calls = True
+                    frame.call_weight += weight
                 elif shape == _PREFIX and code[pc] >= _MEMORY_INIT:
                     frame.calls = True
+                    frame.call_weight += weight
                     if code[pc] <= _MEMORY_FILL and code[pc] != _DATA_DROP:
                         frame.uses_memory = True
                 skip_immediates(s, op)
@@ -283,26 +291,36 @@ def _classify(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None
 
 
 def _pin(s: State, frame: Frame, registers: bytes, is_float: bool) -> None:
-    """Gives registers to the heaviest locals of a class."""
+    """Gives registers to the heaviest locals of a class, for which they pay."""
+    one: i64 = 1
     for r in registers:
         if r == s.base:
             continue
-        saved = not is_float and (r == RBX or r >= 12)
+        volatile = VOLATILE >> r & 1
         best: i64 = NONE
-        heaviest: i64 = _WORTH_SAVING - 1 if saved else 0
+        heaviest: i64 = _WORTH_SAVING - 1
+        if volatile:
+            heaviest = _WORTH_SAVING * frame.call_weight
         for x in frame.touched:
             if s.weights[x] > heaviest and s.pins[x] < 0 and s.floats[x] == is_float:
                 best = x
                 heaviest = s.weights[x]
         if best < 0:
-            return
+            if volatile:
+                return
+            continue
         s.pins[best] = r
-        if saved:
+        if not volatile:
             frame.saved.append(r)
+            continue
+        s.pool &= ~(one << r)
+        if frame.calls:
+            frame.volatile.append(best)
 
 
 def _place(s: State, frame: Frame) -> None:
-    """Assigns homes to the locals that are not pinned: parameters first, the zeroed ones together behind them."""
+    """Assigns homes to the locals that are not pinned: parameters first, the zeroed ones together behind them; then to
+    those that are saved around calls."""
     at: i64 = -8 - 8 * len(frame.saved)
     count: i64 = len(frame.signature.params)
     for x in frame.touched:
@@ -313,6 +331,9 @@ def _place(s: State, frame: Frame) -> None:
         if x >= count and s.pins[x] < 0:
             s.homes[x] = at
             at -= 8
+    for x in frame.volatile:
+        s.homes[x] = at
+        at -= 8
     s.slots_at = at
 
 

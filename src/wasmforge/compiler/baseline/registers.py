@@ -15,10 +15,9 @@ __all__ = [
     "BASE",
     "FIRST",
     "FLOAT_ARGUMENTS",
-    "FLOAT_LEAF_PINS",
+    "FLOAT_PINS",
     "FLOAT_MASK",
     "FLOAT_POOL",
-    "FLOAT_POOL_LEAF",
     "FLOAT_RESULTS",
     "FLOAT_SCRATCH",
     "INTEGER_MASK",
@@ -28,7 +27,7 @@ __all__ = [
     "NONE",
     "PINS",
     "POOL",
-    "POOL_LEAF",
+    "PRESERVED",
     "R10",
     "RAX",
     "RBP",
@@ -40,6 +39,8 @@ __all__ = [
     "RSI",
     "RSP",
     "SCRATCH",
+    "VOLATILE",
+    "VOLATILE_PINS",
     "VM",
     "XMM0",
 ]
@@ -87,7 +88,10 @@ PINS: Final = bytes((RBX, R12, R15, R14))
 LEAF_PINS: Final = bytes((R8, R9, RBX, R12, R15, R14))
 """The same in functions that call nothing; those that need no saving come first."""
 
-FLOAT_LEAF_PINS: Final = bytes(range(XMM0 + 8, XMM0 + 15))
+VOLATILE_PINS: Final = bytes((R8, R9))
+FLOAT_PINS: Final = bytes((*range(XMM0 + 8, XMM0 + 15), XMM0 + 7, XMM0 + 6))
+"""Homes of locals in registers that a call destroys: for locals that are used so much more often than the function
+calls that saving them around calls pays."""
 
 ARGUMENTS: Final = bytes(NAMES.index(name) for name in INTEGER_ARGUMENTS)
 FLOAT_ARGUMENTS: Final = bytes(NAMES.index(name) for name in VECTOR_ARGUMENTS)
@@ -103,9 +107,13 @@ _PREFERENCE: Final = bytes((RSI, RDI, R8, R9, R10, RAX, RDX, RCX))
 """rax, rcx and rdx come last, since divisions, shifts and results want them."""
 
 POOL: Final = _mask(_PREFERENCE)
-POOL_LEAF: Final = POOL & ~_mask(bytes((R8, R9)))
 FLOAT_POOL: Final = _mask(bytes(range(XMM0, XMM0 + 15)))
-FLOAT_POOL_LEAF: Final = FLOAT_POOL & ~_mask(FLOAT_LEAF_PINS)
+
+VOLATILE: Final = _mask(VOLATILE_PINS) | _mask(FLOAT_PINS)
+"""Among registers of pinned locals those that a call destroys."""
+
+PRESERVED: Final = _mask(bytes((RBX, R12, R14, R15)))
+"""Registers that a call leaves alone (rule 5), and no argument travels in."""
 
 INTEGER_MASK: Final = 0xFFFF
 FLOAT_MASK: Final = 0xFFFF0000

@@ -124,7 +124,7 @@ def _float(n: str, wide: int) -> dict[str, _Row]:
         "div": Op.DIVSD + single,
     }
     rows = {
-        **{mnemonic: _Row(FLOAT_BINARY, wide, encoding, 0) for mnemonic, encoding in binary.items()},
+        **{m: _Row(FLOAT_BINARY, wide, encoding, int(m in ("add", "mul"))) for m, encoding in binary.items()},
         "min": _Row(MINIMUM, wide, Op.MINSD + single, 0),
         "max": _Row(MINIMUM, wide, Op.MAXSD + single, 1),
         "copysign": _Row(COPYSIGN, wide, 0, 0),
