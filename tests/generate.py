@@ -1,10 +1,10 @@
-"""Random modules for comparing engines and compilers: every instruction, nested control, many locals, calls of all kinds
-with few and with many values. The test suites run some hundred; `python -m tests.generate N` compares N functions between
-the strategies of this project and the `wasmtime` package.
+"""Random modules for comparing engines and compilers: every instruction, nested control, many locals, calls of all
+kinds with few and with many values. The test suites run some hundred; `python -m tests.generate N` compares N functions
+between the strategies of this project and the `wasmtime` package.
 
-What is generated never depends on the bits of a NaN, which the specification leaves open (section 4.3.3): where a float's
-bits could be seen (reinterpretations, stores, the sign operand of copysign) every NaN is replaced by the canonical one.
-Loops and calls take from a global that counts down, so that every function ends.
+What is generated never depends on the bits of a NaN, which the specification leaves open (section 4.3.3): where a
+float's bits could be seen (reinterpretations, stores, the sign operand of copysign) every NaN is replaced by the
+canonical one. Loops and calls take from a global that counts down, so that every function ends.
 """
 
 from __future__ import annotations
@@ -48,40 +48,18 @@ from wasmforge.syntax.types import (
 )
 
 NUMBERS: Final = (I32, I64, F32, F64)
-INTERESTING: Final = (0, 1, 2, 3, 7, 8, 31, 32, 63, 64, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000)
-FLOATS: Final = (0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, 1e10, -3e9, 2147483647.5, 4294967296.0, 9.3e18, 1.9e19,
--1e300) PLAIN: Final = [r for r in INSTRUCTIONS if r.params is not None and r.results and not r.immediates and not
-r.access] LOADS: Final = [r for r in INSTRUCTIONS if r.access and
-r.results] STORES: Final = [r for r in INSTRUCTIONS if r.access and not
-r.results] FUEL: Final
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-= 400
+INTERESTING: Final = (
+    *(0, 1, 2, 3, 7, 8, 31, 32, 63, 64, 127, 128, 255, 256),
+    *(0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000),
+)
+FLOATS: Final = (
+    *(0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, 1e10, -3e9),
+    *(2147483647.5, 4294967296.0, 9.3e18, 1.9e19, -1e300),
+)
+PLAIN: Final = [r for r in INSTRUCTIONS if r.params is not None and r.results and not r.immediates and not r.access]
+LOADS: Final = [r for r in INSTRUCTIONS if r.access and r.results]
+STORES: Final = [r for r in INSTRUCTIONS if r.access and not r.results]
+FUEL: Final = 400
 
 DIVISIONS: Final = ("div_s", "div_u", "rem_s", "rem_u")
 
