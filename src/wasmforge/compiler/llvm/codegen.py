@@ -11,7 +11,7 @@ import llvmlite.binding as llvm
 from wasmforge.compiler.llvm.rows import DECLARATIONS
 from wasmforge.compiler.target import TRIPLE, llvm_cpu
 
-__all__ = ["FIRST_SCOPE", "compile_ir", "module_text", "optimise"]
+__all__ = ["FIRST_SCOPE", "PIPELINES", "compile_ir", "module_text", "optimise"]
 
 FIRST_SCOPE: Final = 10
 """Number of the first function's DISubprogram node; smaller ones belong to the module's frame."""
@@ -72,6 +72,18 @@ def module_text(functions: list[str], subprograms: list[tuple[int, int]], declar
     return "".join(parts)
 
 
+PIPELINES: Final = ("speed", "none", "fast")
+"""What LLVM does to a chunk:
+
+- `speed`: SROA, InstCombine, SimplifyCFG, code generation at level 1. Three quarters of what a full O2 gains over
+  nothing costs a quarter of its time.
+- `none`: SROA only, code generation at level 1.
+- `fast`: SROA and code generation at level 0, which alone is linear in the size of a function (the translator also cuts
+  long basic blocks then, as instruction selection is not linear in these). Twice as slow to run: for functions that
+  the others cannot compile in time.
+"""
+
+
 def _target_machine(level: int) -> Any:
     return llvm.Target.from_triple(TRIPLE).create_target_machine(
         cpu=llvm_cpu(), features="", opt=level, reloc="pic", codemodel="small"
@@ -85,7 +97,7 @@ def optimise(module: Any, machine: Any, pipeline: str) -> None:
     builder = llvm.create_pass_builder(machine, tuning)
     passes = llvm.create_new_function_pass_manager()
     passes.add_sroa_pass()
-    if pipeline != "none":
+    if pipeline == "speed":
         passes.add_instruction_combine_pass()
         passes.add_simplify_cfg_pass()
     for function in module.functions:
@@ -94,9 +106,9 @@ def optimise(module: Any, machine: Any, pipeline: str) -> None:
 
 
 def compile_ir(text: str, pipeline: str) -> bytes:
-    """The object for a module's text. `pipeline` is "speed", or "none" for functions too large for it."""
+    """The object for a module's text, by one of `PIPELINES`."""
     _initialise()
     module = llvm.parse_assembly(text)
-    machine = _target_machine(1)
+    machine = _target_machine(0 if pipeline == "fast" else 1)
     optimise(module, machine, pipeline)
     return bytes(machine.emit_object(module))

@@ -21,7 +21,8 @@ CHUNK_INSTRUCTIONS: Final = 4000
 keep all processors busy until the end."""
 
 GIANT_INSTRUCTIONS: Final = 50_000
-"""Functions from here on are compiled with the pipeline "none": some of LLVM's passes are superlinear."""
+HUGE_INSTRUCTIONS: Final = 300_000
+"""Functions from here on are compiled with the pipelines "none" and "fast": much of LLVM is superlinear."""
 
 
 def compile_module(
@@ -65,7 +66,8 @@ def _chunks(
         last = chunks[-1]
         giant = count > GIANT_INSTRUCTIONS
         if giant or last.instructions + count > CHUNK_INSTRUCTIONS or last.instructions > CHUNK_INSTRUCTIONS:
-            chunks.append(Chunk([], [], "none" if giant else pipeline, 0))
+            huge = count > HUGE_INSTRUCTIONS
+            chunks.append(Chunk([], [], "fast" if huge else "none" if giant else pipeline, 0))
             last = chunks[-1]
         last.functions.append(function)
         chunks[-1] = last._replace(instructions=last.instructions + count)

@@ -26,7 +26,7 @@ from wasmforge.syntax.errors import WasmtimeError
 
 __all__ = ["Chunk", "compile_chunks", "default_workers"]
 
-_RETRY_PIPELINE: Final = "none"
+_RETRY_PIPELINE: Final = "fast"
 
 
 class Chunk(NamedTuple):
@@ -175,9 +175,9 @@ def compile_chunks(
 ) -> list[dict[str, Any]]:
     """Compiles chunks in parallel and returns the workers' replies in the order of `chunks`.
 
-    `progress` is called with the instructions compiled so far and in all. A chunk whose worker dies is tried once more,
-    with the pipeline that asks least of LLVM if LLVM ended the process. Raises `WasmtimeError` when that fails too, or
-    for an error that the worker reports. Whatever is raised, no worker is left busy.
+    `progress` is called with the instructions compiled so far and in all. A chunk whose worker dies is tried once
+    more, with the pipeline that asks least of LLVM if LLVM ended the process or took too long. Raises `WasmtimeError`
+    when that fails too, or for an error that the worker reports. Whatever is raised, no worker is left busy.
     """
     return _Compilation(chunks, context, progress).run(max(1, min(workers, len(chunks))))
 
@@ -245,20 +245,22 @@ class _Compilation:
     def retry(self, worker: _Worker, k: int, status: int) -> None:
         del self.busy[worker]
         _pool.discard(worker)
-        if k in self.retried:
-            first = self.chunks[k].functions[0][0] if self.chunks[k].functions else None
+        killed = status in (0, -signal.SIGKILL, -signal.SIGTERM)  # by something outside; all else would happen again
+        if k in self.retried or (not killed and self.pipelines[k] == _RETRY_PIPELINE):
+            indices = [f[0] for f in self.chunks[k].functions]
+            what = f"functions {indices[0]} to {indices[-1]}" if indices else "trampolines"
             raise WasmtimeError(
-                f"the compiler process ended ({_describe(status)}) while it compiled "
-                f"{len(self.chunks[k].functions)} functions from function {first} on; "
-                "the module may be too complex, or memory may be short"
+                f"LLVM could not compile {what} ({_describe(status)}): they may be too complex, or memory short"
             )
         self.retried.add(k)
-        if status not in (0, -signal.SIGKILL, -signal.SIGTERM):
+        if not killed:
             self.pipelines[k] = _RETRY_PIPELINE
         self.waiting.append(k)
 
 
 def _describe(status: int) -> str:
+    if status == -signal.SIGXCPU:
+        return "out of processor time"
     if status >= 0:
         return f"exit status {status}"
     try:

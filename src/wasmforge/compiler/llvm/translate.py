@@ -49,6 +49,9 @@ BRANCH_VALUES_LIMIT: Final = 1_000_000
 """Threat: a br_table with 100,000 targets that each take 1,000 values would need 10**8 phi operands. No compiler
 produces a thousandth of this limit."""
 
+SHORT_BLOCK: Final = 500
+"""Lines of IR in a block when blocks are kept short."""
+
 _OFFSET_LIMIT: Final = 1 << 32
 _FLOAT_NAMES: Final = {F32: "f32", F64: "f64"}
 _PREFIX: Final = 0xFC
@@ -111,21 +114,35 @@ class _Frame:
         self.phi_first = 0  # and the number of the first of them
 
 
-def translate(source: FunctionSource, context: ModuleContext, scope: int, prototypes: dict[FuncType, Prototype]) -> str:
+def translate(
+    source: FunctionSource,
+    context: ModuleContext,
+    scope: int,
+    prototypes: dict[FuncType, Prototype],
+    short_blocks: bool = False,
+) -> str:
     """The text of `define ... @f<index>`. `scope` is the number of the function's DISubprogram metadata node;
-    `prototypes` is a cache that the caller keeps for the module.
+    `prototypes` is a cache that the caller keeps for the module; `short_blocks` cuts straight-line code into blocks of
+    a few hundred instructions.
 
     Raises `WasmtimeError` for a body that would blow up on the way to machine code.
     """
-    return _Translator(source, context, scope, prototypes).run()
+    return _Translator(source, context, scope, prototypes, short_blocks).run()
 
 
 class _Translator:
     def __init__(
-        self, source: FunctionSource, context: ModuleContext, scope: int, prototypes: dict[FuncType, Prototype]
+        self,
+        source: FunctionSource,
+        context: ModuleContext,
+        scope: int,
+        prototypes: dict[FuncType, Prototype],
+        short_blocks: bool,
     ) -> None:
         self.source = source
         self.context = context
+        self.block_limit = SHORT_BLOCK if short_blocks else 1 << 62
+        self.block_start = 0  # length of the output when the current block began
         self.offsets = context.offsets
         self.scope = scope
         self.prototypes = prototypes
@@ -190,6 +207,10 @@ class _Translator:
             if self.skipped >= 0:
                 self.skip(opcode)
                 continue
+            if len(out) - self.block_start > self.block_limit:
+                label = self.new_label()
+                self.do(f"br label %{label}")
+                self.begin_block(label)
             row = simple.get(opcode)
             if row is None:
                 emitters[opcode](self, opcode)
@@ -398,6 +419,7 @@ class _Translator:
         """Starts a block that only the code before it leads to."""
         self.out.append(f"{label}:")
         self.block = label
+        self.block_start = len(self.out)
 
     def begin_join(self, label: str) -> None:
         """Starts a block that others lead to as well: nothing remembered holds there."""

@@ -8,9 +8,14 @@ some functions; the reply is machine code with what the link step needs, or an e
 from __future__ import annotations
 
 import marshal
+import os
+import resource
+import select
+import signal
 import sys
+import threading
 from array import array
-from typing import Any
+from typing import Any, Final
 
 from wasmforge.compiler.llvm.context import ModuleContext
 from wasmforge.compiler.llvm.line_program import read_rows
@@ -23,11 +28,26 @@ from wasmforge.syntax.types import FuncType
 
 __all__ = ["compile_chunk", "main"]
 
+IDLE_SECONDS: Final = 300
+"""A worker that nobody has used for so long ends; the pool starts another one when it is needed."""
+
+MEMORY_LIMIT: Final = 6 << 30
+"""Bytes of address space. Threat: a module that makes LLVM allocate without bound would take the machine down."""
+
+STACK_SIZE: Final = 100 << 20
+"""Bytes. Some of LLVM recurses over the nesting of blocks."""
+
+CPU_SECONDS: Final = 10
+CPU_SECONDS_PER_INSTRUCTION: Final = 0.0003
+"""Processor time that a chunk may take, several times what real code needs. Threat: some of LLVM's
+algorithms are superlinear, and a module can be made for that; the process is killed (SIGXCPU) when time is up."""
+
 
 def chunk_ir(
     context: ModuleContext,
     functions: list[tuple[int, tuple[tuple[int, int], ...], bytes, int]],
     trampolines: list[tuple[str, int]],
+    pipeline: str,
 ) -> str:
     """The LLVM IR of a chunk: `functions` are (index, locals, body, position), `trampolines` (kind, type index)."""
     from wasmforge.compiler.llvm.codegen import FIRST_SCOPE, module_text
@@ -38,7 +58,7 @@ def chunk_ir(
     for k, (index, local_types, code, position) in enumerate(functions):
         ft = context.types[context.functions[index]]
         source = FunctionSource(index, ft, local_types, code, position)
-        texts.append(translate(source, context, FIRST_SCOPE + k, prototypes))
+        texts.append(translate(source, context, FIRST_SCOPE + k, prototypes, short_blocks=pipeline == "fast"))
         subprograms.append((index, position + 1))
     for kind, type_index in trampolines:
         make = array_to_wasm if kind == "a2w" else wasm_to_array
@@ -73,7 +93,7 @@ def compile_chunk(context: ModuleContext, request: dict[str, Any]) -> dict[str, 
     """
     from wasmforge.compiler.llvm.codegen import compile_ir
 
-    text = chunk_ir(context, request["functions"], request["trampolines"])
+    text = chunk_ir(context, request["functions"], request["trampolines"], request["pipeline"])
     found = parse_object(compile_ir(text, request["pipeline"]))
     functions = sorted(found.functions, key=lambda f: f[1])
     relocations = array("q")
@@ -134,11 +154,43 @@ def _read(size: int) -> bytes:
     return data
 
 
+def _watch() -> None:
+    """Ends the process when the parent has closed the pipe or is gone, also in the middle of a compilation; LLVM
+    runs with the GIL released."""
+    poll = select.poll()
+    poll.register(sys.stdin.buffer.fileno(), 0)
+    while not poll.poll():
+        pass
+    os._exit(0)
+
+
+def _limit(instructions: int) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = used.ru_utime + used.ru_stime + CPU_SECONDS + CPU_SECONDS_PER_INSTRUCTION * instructions
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    soft = int(seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def _prepare() -> None:
+    """Makes the process immune to Ctrl-C in the parent's terminal, bounded, and mortal."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for limit, value in ((resource.RLIMIT_AS, MEMORY_LIMIT), (resource.RLIMIT_STACK, STACK_SIZE)):
+        hard = resource.getrlimit(limit)[1]
+        resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+    threading.Thread(target=_watch, daemon=True).start()
+
+
 def main() -> None:
     """The loop of the process."""
+    _prepare()
     contexts: dict[int, ModuleContext] = {}
     while True:
+        if not select.select([sys.stdin.buffer], [], [], IDLE_SECONDS)[0]:
+            sys.exit(0)
         request = marshal.loads(_read(int.from_bytes(_read(4), "little")))
+        _limit(request["instructions"])
         if "context" in request:
             contexts = {request["module"]: ModuleContext.decode(request["context"])}
         try:
