@@ -12,6 +12,8 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime import FrameInfo
     from wasmforge.runtime.vm.backtrace import Backtrace
@@ -51,7 +53,7 @@ class Frame:
 
     __slots__ = ("_info",)
 
-    def __init__(self, info: FrameInfo) -> None:
+    def __init__(self, info: FrameInfo | _KeptFrame) -> None:
         self._info = info
 
     @property
@@ -100,7 +102,7 @@ class Trap(Exception):
         message: the text, for a trap that a host function raises.
     """
 
-    _backtrace: Backtrace | None = None
+    _backtrace: Backtrace | _KeptBacktrace | None = None
     _kind: TrapKind | None = None
 
     def __init__(self, message: str) -> None:
@@ -130,6 +132,49 @@ class Trap(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Traps travel between processes, for instance out of a worker of `concurrent.futures`, with their frames."""
+        backtrace = self._backtrace
+        if backtrace is None:
+            return type(self), self.args
+        kept = _KeptBacktrace(str(backtrace), [_KeptFrame(*(getattr(f, s) for s in _FRAME)) for f in backtrace.frames])
+        return make_trap, (self.args[0], self._kind, kept)
+
+
+_FRAME = ("func_index", "func_name", "module_name", "module_offset", "func_offset")
+
+
+class _KeptFrame:
+    """What `Frame` shows, without the store's code behind it."""
+
+    __slots__ = _FRAME
+
+    func_index: int
+    func_name: str | None
+    module_name: str | None
+    module_offset: int | None
+    func_offset: int | None
+
+    def __init__(self, *values: Any) -> None:
+        for name, value in zip(_FRAME, values, strict=True):
+            setattr(self, name, value)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _KeptFrame, tuple(getattr(self, name) for name in _FRAME)
+
+
+class _KeptBacktrace:
+    """The text and the frames of a backtrace."""
+
+    __slots__ = ("frames", "text")
+
+    def __init__(self, text: str, frames: list[_KeptFrame]) -> None:
+        self.text = text
+        self.frames = frames
+
+    def __str__(self) -> str:
+        return self.text
+
 
 def _indent_causes(cause: str) -> str:
     """One cause stands alone, several (a line each, outermost first) are numbered."""
@@ -139,7 +184,7 @@ def _indent_causes(cause: str) -> str:
     return "\n".join(f"    {i}: {line}" for i, line in enumerate(lines))
 
 
-def make_trap(message: str, kind: TrapKind | None, backtrace: Backtrace) -> Trap:
+def make_trap(message: str, kind: TrapKind | None, backtrace: Backtrace | _KeptBacktrace) -> Trap:
     """The `Trap` for something that happened while WebAssembly ran.
 
     Parameters:
