@@ -12,7 +12,8 @@ from tests.runtime.native.fake import GUARD_SIZE, Code, Store, Trap, ft, raise_t
 from tests.runtime.native.guest import FRAMES, HOST, code
 from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL
 from wasmforge.compiler.trap import TrapKind
-from wasmforge.runtime.native import MAX_BACKTRACE, gates
+from wasmforge.runtime.native import gates
+from wasmforge.runtime.native.emission import MAX_BACKTRACE
 from wasmforge.runtime.native.image import link
 from wasmforge.syntax.errors import WasmtimeError
 
