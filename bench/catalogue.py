@@ -46,6 +46,7 @@ GUESTS: Final[tuple[Guest, ...]] = (
     Guest("digest", "SHA-256 and BLAKE2b", ("256",), ("256", "80")),
     Guest("sorting", "quicksort, heapsort, merge sort and radix sort of records", ("6000",), ("10000", "55")),
     Guest("bytecode", "an interpreter loop: a stack machine with a switch", ("4",), ("120",)),
+    Guest("emulator", "a RISC-V processor and programs for it", ("1",), ("200",)),
     Guest("matrix", "f64 products, LU decomposition, power iteration", ("72",), ("150", "60")),
     Guest("json", "a parser and printer of JSON with a tree in malloc", ("400",), ("1000", "40")),
     Guest("nbody", "planets in f64, a membrane in f32", ("4000",), ("2000000",)),
