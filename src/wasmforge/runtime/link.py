@@ -5,24 +5,24 @@ package.
 
 from __future__ import annotations
 
-from wasmforge.runtime.vm.func import VMFunction
-from wasmforge.runtime.vm.globals import VMGlobal
-from wasmforge.runtime.vm.memory import LinearMemory
-from wasmforge.runtime.vm.table import VMTable
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import value_type_name
+from wasmforge.syntax.types import ExternKind, value_type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Final
+    from typing import Any, Final, TypeAlias
 
     from wasmforge.runtime.compiled_module import CompiledModule
     from wasmforge.runtime.store import VMStore
+    from wasmforge.runtime.vm.func import VMFunction
+    from wasmforge.runtime.vm.globals import VMGlobal
+    from wasmforge.runtime.vm.memory import LinearMemory
+    from wasmforge.runtime.vm.table import VMTable
     from wasmforge.syntax.externs import Import
     from wasmforge.syntax.types import FuncType, GlobalType, Limits, MemoryType, TableType
 
-    Extern = VMFunction | LinearMemory | VMTable | VMGlobal
+    Extern: TypeAlias = VMFunction | LinearMemory | VMTable | VMGlobal
 
 __all__ = ["Extern", "LinkError", "check_imports", "extern_type", "unknown_import"]
 
@@ -34,14 +34,9 @@ class LinkError(WasmtimeError):
     """A module's imports are missing or do not fit."""
 
 
-# By ExternKind: the class of the entity, and what an import of the kind is called.
-_KINDS: Final = (
-    (VMFunction, "func"),
-    (VMTable, "table"),
-    (LinearMemory, "memory"),
-    (VMGlobal, "global"),
-)
-_FOUND: Final = {VMFunction: "function", VMTable: "table", LinearMemory: "memory", VMGlobal: "global"}
+# By ExternKind: what an import of the kind is called, and what an entity of it.
+_WANTED: Final = ("func", "table", "memory", "global")
+_FOUND: Final = ("function", "table", "memory", "global")
 
 
 def unknown_import(module: str, name: str) -> LinkError:
@@ -70,22 +65,22 @@ def check_imports(store: VMStore, module: CompiledModule, imports: Sequence[Exte
             raise LinkError(f"incompatible import type for `{i.module}::{i.name}`\n\nCaused by:\n    {problem}\n")
 
 
-def _mismatch(store: VMStore, module: CompiledModule, i: Import, entity: Extern) -> str | None:
-    if type(entity) not in _FOUND:
+def _mismatch(store: VMStore, module: CompiledModule, i: Import, entity: Any) -> str | None:
+    kind = getattr(type(entity), "EXTERN_KIND", None)
+    if kind is None:
         raise TypeError(f"import `{i.module}::{i.name}`: expected an extern, got {type(entity).__name__}")
-    if (entity.store.id if isinstance(entity, VMFunction) else entity.store_id) != store.id:
+    if (entity.store.id if kind == ExternKind.FUNC else entity.store_id) != store.id:
         raise LinkError("cross-`Store` instantiation is not currently supported")
-    expected_class, name = _KINDS[i.kind]
-    if not isinstance(entity, expected_class):
-        return f"expected {name}, but found {_FOUND[type(entity)]}"
-    if isinstance(entity, VMFunction):
-        assert isinstance(i.type, int)
-        return _function_mismatch(module, i.type, entity)
-    if isinstance(entity, VMGlobal):
-        return _global_mismatch(i.type, entity.type)  # type: ignore[arg-type]
-    if isinstance(entity, LinearMemory):
-        return _limits_mismatch("memory", i.type.limits, entity.type.limits)  # type: ignore[union-attr]
-    return _table_mismatch(i.type, entity.type)  # type: ignore[arg-type]
+    if kind != i.kind:
+        return f"expected {_WANTED[i.kind]}, but found {_FOUND[kind]}"
+    wanted: Any = i.type
+    if kind == ExternKind.FUNC:
+        return _function_mismatch(module, wanted, entity)
+    if kind == ExternKind.GLOBAL:
+        return _global_mismatch(wanted, entity.type)
+    if kind == ExternKind.MEMORY:
+        return _limits_mismatch("memory", wanted.limits, entity.type.limits)
+    return _table_mismatch(wanted, entity.type)
 
 
 def _function_mismatch(module: CompiledModule, type_index: int, function: VMFunction) -> str | None:

@@ -15,13 +15,10 @@ from wasmforge.runtime.lifetime import died, undo_after
 from wasmforge.runtime.module_registry import ModuleRegistry
 from wasmforge.runtime.type_registry import TypeCollection
 from wasmforge.runtime.vm.func import VMFunction, VMHostFunction, make_descriptor
-from wasmforge.runtime.vm.globals import VMGlobal
 from wasmforge.runtime.vm.instance import InstanceRecord, VMInstance, instantiate
 from wasmforge.runtime.vm.limits import StoreLimits
-from wasmforge.runtime.vm.memory import LinearMemory
 from wasmforge.runtime.vm.records import Arena
 from wasmforge.runtime.vm.store_context import StoreContext
-from wasmforge.runtime.vm.table import VMTable
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import EXTERNREF, FUNCREF, value_type_name
 
@@ -35,6 +32,9 @@ if TYPE_CHECKING:
     from wasmforge.runtime.link import Extern
     from wasmforge.runtime.mapping import Mmap
     from wasmforge.runtime.vm.externref import ExternRefTable
+    from wasmforge.runtime.vm.globals import VMGlobal
+    from wasmforge.runtime.vm.memory import LinearMemory
+    from wasmforge.runtime.vm.table import VMTable
     from wasmforge.syntax.types import FuncType, GlobalType, MemoryType, TableType
 
 __all__ = ["VMStore", "require", "store_of_id"]
@@ -184,6 +184,8 @@ class VMStore:
 
     def new_memory(self, memory_type: MemoryType) -> LinearMemory:
         """Raises WasmtimeError when there is no room for it."""
+        from wasmforge.runtime.vm.memory import LinearMemory
+
         memory = LinearMemory(self, memory_type)
         reservation = memory.reservation
         self.engine.gates.register_memory(reservation.address, reservation.end)
@@ -195,6 +197,8 @@ class VMStore:
         """A table whose elements are all `init`. Raises WasmtimeError beyond the limits, TypeError for a wrong
         value."""
         word = self.unbox(table_type.element, init)
+        from wasmforge.runtime.vm.table import VMTable
+
         table = VMTable(self, table_type)
         if word:
             table.fill_raw(0, word, table.size)
@@ -203,6 +207,8 @@ class VMStore:
 
     def new_global(self, global_type: GlobalType, value: object) -> VMGlobal:
         """Raises TypeError or OverflowError for a value that does not fit."""
+        from wasmforge.runtime.vm.globals import VMGlobal
+
         new = VMGlobal(self, global_type, self.arena.allocate(16))
         new.initialize(value)
         self.add_global(new)

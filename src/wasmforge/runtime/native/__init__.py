@@ -19,7 +19,7 @@ Interface (`from wasmforge.runtime.native import gates, StackPool, Stack`)
         box_ref(store_id, value_type, word) -> object               word is not 0 (null is None without the hook)
         unbox_ref(store_id, value_type, object) -> int              object is not None; a TypeError from it becomes
                                                                     "f() argument 1: expected funcref, got str"
-    pcs: tuple of look-up addresses (return addresses already minus 1), innermost first, at most MAX_BACKTRACE, through
+    pcs: tuple of look-up addresses (return addresses already minus 1), innermost first, at most emission.MAX_BACKTRACE, through
     all activations of the store on this thread; `omitted` more were cut. Addresses in no registered function
     (trampolines) occur among them: skip what the look-up does not know.
 
@@ -31,8 +31,7 @@ Interface (`from wasmforge.runtime.native import gates, StackPool, Stack`)
 
 from __future__ import annotations
 
-from wasmforge.runtime.native.emission import MAX_BACKTRACE
 from wasmforge.runtime.native.gates import Gates, gates
 from wasmforge.runtime.native.stacks import DEFAULT_STACK_SIZE, Stack, StackPool
 
-__all__ = ["DEFAULT_STACK_SIZE", "MAX_BACKTRACE", "Gates", "Stack", "StackPool", "gates"]
+__all__ = ["DEFAULT_STACK_SIZE", "Gates", "Stack", "StackPool", "gates"]

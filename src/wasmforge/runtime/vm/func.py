@@ -21,7 +21,7 @@ from wasmforge.runtime.vm.records import FUNC_REF
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final
+    from typing import Any, ClassVar, Final
 
     from wasmforge.runtime.store import VMStore
     from wasmforge.syntax.types import FuncType
@@ -40,6 +40,7 @@ class VMFunction:
     `address` is that of its VMFuncRef: two VMFunctions are equal when it is the same.
     """
 
+    EXTERN_KIND: ClassVar = 0  # ExternKind.FUNC
     __slots__ = ("__weakref__", "_callables", "address", "name", "store", "type")
 
     def __init__(self, store: VMStore, address: int, function_type: FuncType, name: str) -> None:

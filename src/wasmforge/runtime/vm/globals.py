@@ -12,7 +12,7 @@ from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import ClassVar, Final
 
     from wasmforge.runtime.store import VMStore
     from wasmforge.syntax.types import GlobalType
@@ -28,6 +28,7 @@ class VMGlobal:
     """A global of a store. `address` is that of its cell, `store_id` the store it belongs to. It does not keep its
     store alive."""
 
+    EXTERN_KIND: ClassVar = 3  # ExternKind.GLOBAL
     __slots__ = ("__weakref__", "_cell", "_store", "address", "store_id", "type")
 
     def __init__(self, store: VMStore, global_type: GlobalType, address: int) -> None:

@@ -9,11 +9,7 @@ from struct import Struct, pack
 
 from wasmforge.compiler.environ import VMCONTEXT_MAGIC, VMContextOffsets, VMFuncRef
 from wasmforge.runtime.libc import address_of
-from wasmforge.runtime.link import check_imports
-from wasmforge.runtime.vm.func import VMFunction, read_func_ref
-from wasmforge.runtime.vm.globals import VMGlobal
-from wasmforge.runtime.vm.memory import LinearMemory
-from wasmforge.runtime.vm.table import VMTable
+from wasmforge.runtime.vm.func import read_func_ref
 from wasmforge.runtime.vm.traps import memory_out_of_bounds
 from wasmforge.syntax.externs import SegmentMode
 from wasmforge.syntax.types import EXTERNREF, ExternKind
@@ -21,13 +17,17 @@ from wasmforge.syntax.types import EXTERNREF, ExternKind
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Final
+    from typing import Any, Final
 
     from wasmforge.compiler.info import DataInfo, ElementInfo
     from wasmforge.runtime.code import ModuleWithCode
     from wasmforge.runtime.compiled_module import CompiledModule
     from wasmforge.runtime.link import Extern
     from wasmforge.runtime.store import VMStore
+    from wasmforge.runtime.vm.func import VMFunction
+    from wasmforge.runtime.vm.globals import VMGlobal
+    from wasmforge.runtime.vm.memory import LinearMemory
+    from wasmforge.runtime.vm.table import VMTable
 
 __all__ = ["NO_WORDS", "InstanceRecord", "VMInstance", "instantiate"]
 
@@ -142,7 +142,10 @@ class VMInstance:
 
 def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern]) -> VMInstance:
     """See `VMStore.instantiate`."""
-    check_imports(store, module, imports)
+    if imports or module.info.imports:
+        from wasmforge.runtime.link import check_imports
+
+        check_imports(store, module, imports)
     gates = store.engine.gates
     gates.hook_signals()
     info = module.info
@@ -152,12 +155,14 @@ def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern
     code = store.registry.register_module(module)
     store.patch_host_functions()
     record = InstanceRecord(store.id, module, store.arena.allocate(module.offsets.size))
+    entity: Any
     for entity in imports:
-        if isinstance(entity, VMFunction):
+        kind = entity.EXTERN_KIND
+        if kind == ExternKind.FUNC:
             record.functions.append(entity.address)
-        elif isinstance(entity, LinearMemory):
+        elif kind == ExternKind.MEMORY:
             record.memories.append(entity)
-        elif isinstance(entity, VMTable):
+        elif kind == ExternKind.TABLE:
             record.tables.append(entity)
         else:
             record.globals.append(entity)
@@ -230,12 +235,16 @@ def _fill_data_segments(out: bytearray, module: CompiledModule) -> None:
     """The passive ones; active ones count as dropped, length 0."""
     data = module.engine_code.wasm_data()
     start = address_of(data) if len(data) else 0
-    for x, segment in enumerate(module.info.data):
+    for x, segment in module.info.data.items():
         if segment.memory_offset is None and segment.length:
             _DATA_SEGMENT.pack_into(out, module.offsets.data_segment(x), start + segment.start, segment.length)
 
 
 def _initialize_globals(store: VMStore, record: InstanceRecord) -> None:
+    if not record.module.info.globals:
+        return
+    from wasmforge.runtime.vm.globals import VMGlobal
+
     offsets = record.module.offsets
     for x, (global_type, init) in enumerate(record.module.info.globals):
         cell = VMGlobal(store, global_type, record.vmctx + offsets.defined_global(x))
@@ -285,8 +294,8 @@ def _initialize_memories(record: InstanceRecord) -> None:
             if x in module.memory_images:
                 module.memory_images.initialize(x, record.memories[x])
     data = module.engine_code.wasm_data()
-    for segment in module.info.data:
-        if segment.memory_offset is not None and not segment.in_image:
+    for segment in module.info.data.values():
+        if segment.memory_offset is not None:
             _apply_data(record, segment, data)
 
 

@@ -19,7 +19,7 @@ from wasmforge.syntax.types import PAGE_SIZE, Limits, MemoryType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import ClassVar, Final
 
     from wasmforge.runtime.store import VMStore
     from wasmforge.runtime.vm.records import Buffer
@@ -38,6 +38,7 @@ class LinearMemory:
     `reservation` the range that the signal handler must know.
     """
 
+    EXTERN_KIND: ClassVar = 2  # ExternKind.MEMORY
     __slots__ = (
         "__weakref__",
         "_arena",

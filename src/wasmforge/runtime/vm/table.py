@@ -17,7 +17,7 @@ from wasmforge.syntax.types import Limits, TableType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import ClassVar, Final
 
     from wasmforge.runtime.store import VMStore
     from wasmforge.syntax.types import ValType
@@ -36,6 +36,7 @@ class VMTable:
     `store_id` the store it belongs to. It does not keep its store alive.
     """
 
+    EXTERN_KIND: ClassVar = 1  # ExternKind.TABLE
     __slots__ = (
         "__weakref__",
         "_arena",
