@@ -228,7 +228,7 @@ class Machine:
                 mapping.write(image.memory_offset, self.image_bytes[start : start + image.length])
             self.memories.append(mapping)
         constants = bytes(self.image.section(RODATA_WASM_SECTION))
-        for x, d in enumerate(self.info.data):
+        for x, d in self.info.data.items():
             if d.mode == SegmentMode.PASSIVE:
                 address = self.allocate(d.length)
                 ctypes.memmove(address, constants[d.start : d.start + d.length], d.length)

@@ -54,15 +54,13 @@ class ElementInfo(NamedTuple):
 
 
 class DataInfo(NamedTuple):
-    """A data segment. Its bytes are `length` bytes at `start` of `.rodata.wasm`. An active one that is part of its
-    memory's image (`in_image`) needs no copying when the image is mapped (and its `length` is 0 then)."""
+    """A data segment that is not part of a memory image: `length` bytes at `start` of `.rodata.wasm`."""
 
     mode: SegmentMode
     memory: int
     memory_offset: bytes | None
     start: int
     length: int
-    in_image: bool
 
 
 class MemoryImage(NamedTuple):
@@ -86,7 +84,9 @@ class CompiledModuleInfo:
     - `functions`: the type index of every defined function.
     - `tables`, `memories`, `globals`: the defined ones.
     - `start`: index of the start function or None.
-    - `elements`, `data`: all segments; active ones apply in order.
+    - `elements`: all segments; active ones apply in order.
+    - `data`: by index the data segments that instances deal with, active ones to be applied in this order; those that
+      are in a memory image (24,000 in a CPython) only count for `num_data`, the size of the index space.
     - `memory_images`: memory index to `MemoryImage`, for memories whose initial contents are known (defined ones only).
     - `func_refs`: indices of the functions that escape, ascending; the k-th one's VMFuncRef stands at
       `VMContextOffsets.func_ref(k)`.
@@ -110,6 +110,7 @@ class CompiledModuleInfo:
         "memories",
         "memory_images",
         "name",
+        "num_data",
         "packed_function_offsets",
         "packed_function_ranges",
         "start",
@@ -129,7 +130,8 @@ class CompiledModuleInfo:
         self.exports: list[Export] = []
         self.start: int | None = None
         self.elements: list[ElementInfo] = []
-        self.data: list[DataInfo] = []
+        self.data: dict[int, DataInfo] = {}
+        self.num_data = 0
         self.memory_images: dict[int, MemoryImage] = {}
         self.func_refs: list[int] = []
         self.array_to_wasm: dict[int, CodeRange] = {}
@@ -202,7 +204,8 @@ class CompiledModuleInfo:
                     (_MODES.index(e.mode), int(e.type), e.table, e.table_offset, e.items, int(e.uses_expressions))
                     for e in self.elements
                 ),
-                tuple((_MODES.index(d.mode), *d[1:5], int(d.in_image)) for d in self.data),
+                self.num_data,
+                tuple((x, _MODES.index(d.mode), *d[1:]) for x, d in self.data.items()),
                 tuple((x, *image) for x, image in sorted(self.memory_images.items())),
                 tuple(self.func_refs),
                 tuple((x, *r) for x, r in sorted(self.array_to_wasm.items())),
@@ -241,6 +244,7 @@ class CompiledModuleInfo:
             exports,
             info.start,
             elements,
+            info.num_data,
             data,
             memory_images,
             func_refs,
@@ -268,10 +272,9 @@ class CompiledModuleInfo:
             ElementInfo(_MODES[mode], ValType(t), table, offset, items, bool(uses))
             for mode, t, table, offset, items, uses in elements
         ]
-        info.data = [
-            DataInfo(_MODES[mode], memory, offset, start, length, bool(in_image))
-            for mode, memory, offset, start, length, in_image in data
-        ]
+        info.data = {
+            x: DataInfo(_MODES[mode], memory, offset, start, length) for x, mode, memory, offset, start, length in data
+        }
         info.memory_images = {x: MemoryImage(*image) for x, *image in memory_images}
         info.func_refs = list(func_refs)
         info.array_to_wasm = {x: CodeRange(start, length) for x, start, length in array_to_wasm}

@@ -180,12 +180,13 @@ def _add_data(builder: ImageBuilder, module: Module, info: CompiledModuleInfo, t
     """Data segments, and the memory images that some of them are part of."""
     images = memory_images(module) if tunables.memory_init_cow else {}
     contents = bytearray()
+    info.num_data = len(module.data)
     for x, segment in enumerate(module.data):
-        in_image = segment.mode == SegmentMode.ACTIVE and segment.memory in images
-        data = b"" if in_image and x in images[segment.memory].segments else segment.data
+        if segment.mode == SegmentMode.ACTIVE and segment.memory in images:
+            continue  # it is part of the image
         offset = _expression(segment.memory_offset)
-        info.data.append(DataInfo(segment.mode, segment.memory, offset, len(contents), len(data), in_image))
-        contents += data
+        info.data[x] = DataInfo(segment.mode, segment.memory, offset, len(contents), len(segment.data))
+        contents += segment.data
     builder.add_section(RODATA_WASM_SECTION, contents)
     if not images:
         return

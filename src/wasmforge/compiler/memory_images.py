@@ -26,12 +26,11 @@ _MUL: Final = 0x6C
 
 
 class StaticImage(NamedTuple):
-    """`data` belongs at address `start` of the memory; both are multiples of a page. `segments` are the data segments
-    that it holds."""
+    """`data` belongs at address `start` of the memory; both are multiples of a page. It holds all active data segments
+    of the memory."""
 
     start: int
     data: bytes
-    segments: frozenset[int]
 
 
 def memory_images(module: Module) -> dict[int, StaticImage]:
@@ -47,15 +46,13 @@ def memory_images(module: Module) -> dict[int, StaticImage]:
 
 def _image(module: Module, memory: int, size: int) -> StaticImage | None:
     placed: list[tuple[int, bytes]] = []
-    segments = set()
-    for x, segment in enumerate(module.data):
+    for segment in module.data:
         if segment.mode != SegmentMode.ACTIVE or segment.memory != memory:
             continue
         address = _address(segment)
         # Out of bounds, or unknown: then the segments before it must be copied first, in order, until one traps.
         if address is None or address + len(segment.data) > size:
             return None
-        segments.add(x)
         if segment.data:
             placed.append((address, segment.data))
     if not placed:
@@ -68,7 +65,7 @@ def _image(module: Module, memory: int, size: int) -> StaticImage | None:
     contents = bytearray(end - start)
     for address, data in placed:
         contents[address - start : address - start + len(data)] = data
-    return StaticImage(start, bytes(contents), frozenset(segments))
+    return StaticImage(start, bytes(contents))
 
 
 def _address(segment: DataSegment) -> int | None:
