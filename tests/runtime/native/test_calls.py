@@ -111,6 +111,13 @@ def test_argument_errors_name_function_and_parameter(
         function(store, name)(*arguments)
 
 
+def test_the_conversions_own_type_error_is_the_cause(store: Store) -> None:
+    with pytest.raises(TypeError, match=r"add\(\) argument 1: __index__ of the object") as caught:
+        function(store, "add")(Index(TypeError("mine")), 1)
+    assert repr(caught.value.__cause__) == "TypeError('mine')"
+    assert caught.value.__cause__ is not None and caught.value.__cause__.__traceback__ is not None
+
+
 def test_keyword_arguments_are_refused(store: Store) -> None:
     with pytest.raises(TypeError, match="keyword"):
         function(store, "add")(1, b=2)

@@ -211,6 +211,14 @@ def test_attack_activations_out_of_order(store: Store, flags: int) -> None:
         store.function("call_host", I_I, flags)(1)
     assert store.idle()
 
+    def grow(vmctx: int, pages: int, memory: int) -> int:
+        return host(0)
+
+    gates().set_builtin("memory_grow", grow)
+    with pytest.raises(RuntimeError, match="reverse order"):
+        store.function("grow", ft("I", "I"), flags)(1)
+    assert store.idle()
+
 
 def test_host_calls_release_the_gil_again(store: Store) -> None:
     """With CALL_FLAG_RELEASE_GIL another thread runs while wasm runs, before and after host calls."""

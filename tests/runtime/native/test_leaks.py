@@ -73,7 +73,7 @@ def scenarios(store: Store) -> dict[str, tuple[Callable[[], object], int]]:
     store.set_import(0, lambda x: 2**30, HOST)
     store.set_import(1, lambda *_: (2.5, 1.5, 2**50, 2**30), HOST_MANY)
     return {
-        "calls": (lambda: add(2**30, 5), 300_000),
+        "calls": (lambda: add(2**30, 5), 1_000_000),
         "released": (lambda: released(2**30, 5), 100_000),
         "host": (lambda: call(70000), 100_000),
         "lists": (lambda: swap(1, 2**40, 1.5, 2.5), 30_000),

@@ -19,8 +19,8 @@ Interface (`from wasmforge.runtime.native import gates, StackPool, Stack`)
         box_ref(store_id, value_type, word) -> object               word is not 0 (null is None without the hook)
         unbox_ref(store_id, value_type, object) -> int              object is not None; a TypeError from it becomes
                                                                     "f() argument 1: expected funcref, got str"
-    pcs: tuple of look-up addresses (return addresses already minus 1), innermost first, at most emission.MAX_BACKTRACE, through
-    all activations of the store on this thread; `omitted` more were cut. Addresses in no registered function
+    pcs: tuple of look-up addresses (return addresses already minus 1), innermost first, at most emission.MAX_BACKTRACE,
+    through all activations of the store on this thread; `omitted` more were cut. Addresses in no registered function
     (trampolines) occur among them: skip what the look-up does not know.
 
     A store context must be zeroed, then WASM_SP = stack.high, WASM_STACK_LOW = stack.low, WASM_STACK_HIGH = stack.high,

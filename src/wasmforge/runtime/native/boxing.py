@@ -262,6 +262,9 @@ failed:
 ; code raised (from __index__, __float__ or a hook), other than those kinds, stays as it is.
 define internal void @explain(ptr %name, ptr %what, i64 %position, i32 %key, ptr %object,
     i32 %status) cold noinline nounwind {
+  %old.type = alloca ptr
+  %old.exception = alloca ptr
+  %old.traceback = alloca ptr
   %has.name = icmp ne ptr %name, null
   %shown.name = select i1 %has.name, ptr %name, ptr @text.anonymous
   %type.name = call ptr @type_name(i32 %key)
@@ -282,7 +285,7 @@ maybe.type:
   %mismatch = icmp ne i32 %is.type, 0
   br i1 %mismatch, label %convertible, label %keep
 convertible:
-  ; An object that has the conversion raised the TypeError itself: what is wrong is that method. References have none.
+  ; An object that has the conversion raised the TypeError itself, which becomes the cause. References have none.
   %is.f32 = icmp eq i32 %key, <ValType.F32>
   %is.f64 = icmp eq i32 %key, <ValType.F64>
   %is.float = or i1 %is.f32, %is.f64
@@ -291,14 +294,36 @@ convertible:
   %is.reference = or i1 %is.funcref, %is.externref
   %number.method = select i1 %is.float, ptr @text.float_method, ptr @text.index_method
   %method = select i1 %is.reference, ptr @text.no_method, ptr %number.method
-  call void @PyErr_Clear()
+  call void @PyErr_Fetch(ptr %old.type, ptr %old.exception, ptr %old.traceback)
+  call void @PyErr_NormalizeException(ptr %old.type, ptr %old.exception, ptr %old.traceback)
+  %cause.type = load ptr, ptr %old.type
+  call void @Py_DecRef(ptr %cause.type)
+  %cause = load ptr, ptr %old.exception
+  %cause.traceback = load ptr, ptr %old.traceback
+  %raised.in.c = icmp eq ptr %cause.traceback, null
+  br i1 %raised.in.c, label %look.for.method, label %keep.traceback
+keep.traceback:
+  call i32 @PyException_SetTraceback(ptr %cause, ptr %cause.traceback)
+  call void @Py_DecRef(ptr %cause.traceback)
+  br label %look.for.method
+look.for.method:
   %found = call i32 @PyObject_HasAttrString(ptr %object, ptr %method)
   %has.method = icmp ne i32 %found, 0
-  br i1 %has.method, label %bad.method, label %wrong.type
+  br i1 %has.method, label %bad.method, label %not.convertible
 bad.method:
   call ptr (ptr, ptr, ...) @PyErr_Format(ptr %type.error, ptr @text.bad_method, ptr %shown.name, ptr %what,
       i64 %position, ptr %method, ptr %type.name)
+  call void @PyErr_Fetch(ptr %old.type, ptr %old.exception, ptr %old.traceback)
+  call void @PyErr_NormalizeException(ptr %old.type, ptr %old.exception, ptr %old.traceback)
+  %new.type = load ptr, ptr %old.type
+  %new.exception = load ptr, ptr %old.exception
+  %new.traceback = load ptr, ptr %old.traceback
+  call void @PyException_SetCause(ptr %new.exception, ptr %cause)
+  call void @PyErr_Restore(ptr %new.type, ptr %new.exception, ptr %new.traceback)
   ret void
+not.convertible:
+  call void @Py_DecRef(ptr %cause)
+  br label %wrong.type
 wrong.type:
   %type = call ptr @PyObject_Type(ptr %object)
   %object.type.name = call ptr @PyType_GetName(ptr %type)

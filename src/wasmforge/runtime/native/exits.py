@@ -59,6 +59,7 @@ host_array_call:    ; C convention: rdi HostFuncContext, rsi caller's vmctx, rdx
   lea rsp, [rbp + <GateFrame.LOW>]
   mov rcx, r11
   call host_call
+gate_check:         ; eax is not 0 when Python raised
   test eax, eax
   jne gate_unwind
   mov r11, [rbp + <GateFrame.CONTEXT>]
@@ -158,9 +159,7 @@ python_builtin:     ; eax index into BUILTINS; arguments by the internal convent
   lea rcx, [rbp + <GateFrame.RESULT>]
   mov r8, r11
   call builtin_call
-  test eax, eax
-  jne gate_unwind
-  jmp gate_return
+  jmp gate_check
 """
 
 DECLARATIONS: Final = """

@@ -33,6 +33,7 @@ FUNCTION_IMPORTS: Final = {
     "PyErr_SetString": "void (ptr, ptr)",
     "PyEval_RestoreThread": "void (ptr)",
     "PyEval_SaveThread": "ptr ()",
+    "PyException_SetCause": "void (ptr, ptr)",
     "PyException_SetContext": "void (ptr, ptr)",
     "PyException_SetTraceback": "i32 (ptr, ptr)",
     "PyFloat_AsDouble": "double (ptr)",
