@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -154,6 +155,23 @@ def test_something_else_is_a_type_error(workshop: Workshop) -> None:
     module = workshop.module('(module (import "m" "n" (func)))')
     with pytest.raises(TypeError, match="`m::n`: expected an extern, got str"):
         workshop.store.instantiate(module, ["f"])  # type: ignore[list-item]
+
+
+def test_imports_are_read_once(workshop: Workshop) -> None:
+    """Attack: a sequence that gives a fitting function to the check and another one afterwards."""
+    good = workshop.store.new_function(FuncType((), (I64,)), lambda: 7)
+    bad = workshop.store.new_function(FuncType((EXTERNREF,), (EXTERNREF,)), lambda x: x)
+
+    class Shifty(list[Any]):
+        reads = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            self.reads += 1
+            return iter([good if self.reads == 1 else bad])
+
+    text = '(module (import "m" "n" (func $n (result i64))) (func (export "f") (result i64) (call $n)))'
+    instance = workshop.store.instantiate(workshop.module(text), Shifty([good]))
+    assert instance.export("f").make_callable()() == 7  # type: ignore[union-attr]
 
 
 def test_module_of_another_engine(workshop: Workshop) -> None:

@@ -142,6 +142,8 @@ class VMInstance:
 
 def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern]) -> VMInstance:
     """See `VMStore.instantiate`."""
+    # Threat: a sequence that gives other entities when it is read again, after the check.
+    imports = tuple(imports)
     if imports or module.info.imports:
         from wasmforge.runtime.link import check_imports
 
