@@ -1,5 +1,5 @@
-"""Ctrl-C while wasm runs (docs/rationale.md, "Ctrl-C"): it comes out as KeyboardInterrupt at once wherever wasm is,
-and a handler that returns leaves wasm as if nothing had happened.
+"""Ctrl-C while wasm runs (contract of `runtime/native/interrupts.py`): it comes out as KeyboardInterrupt at once
+wherever wasm is, and a handler that returns leaves wasm as if nothing had happened.
 """
 
 from __future__ import annotations

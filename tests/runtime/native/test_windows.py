@@ -89,6 +89,11 @@ class Traced:
         assert ready, "the signal was lost: wasm runs for ever"
         return self.stdout.readline().decode().strip()
 
+    def cpu_time(self) -> int:
+        """Clock ticks (10 ms) that the child has run in user mode."""
+        with open(f"/proc/{self.pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[11])
+
     def go(self) -> None:
         self.stdin.write(b"go\n")
         self.stdin.flush()
@@ -244,7 +249,9 @@ for _ in sys.stdin:
         child.go()
         while child.line() != "running":
             pass
-        time.sleep(0.02)  # until it is in the loop
+        before = child.cpu_time()
+        while child.cpu_time() < before + 2:  # nothing but the loop takes that long
+            time.sleep(0.005)
         os.kill(child.pid, signal.SIGINT)
 
     def finish() -> None:
