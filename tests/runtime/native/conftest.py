@@ -11,6 +11,7 @@ import pytest
 from tests.runtime.native.fake import Store, note_exception, raise_trap
 from tests.runtime.native.guest import GUEST_FILE, code, compiled
 from wasmforge.runtime.native import gates
+from wasmforge.runtime.vm import hooks
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,14 @@ def child_environment(guest_file: Path) -> dict[str, str]:
     root = Path(__file__).parents[3]
     path = os.pathsep.join([str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path, GUEST_FILE: str(guest_file)}
+
+
+@pytest.fixture(autouse=True)
+def real_hooks() -> Iterator[None]:
+    """Gives the gates back to the runtime, whose tests may follow in the same process."""
+    yield
+    hooks._installed = False
+    hooks.install()
 
 
 @pytest.fixture
