@@ -112,13 +112,16 @@ def geometric_mean(values: Iterable[float]) -> float:
     return math.exp(statistics.fmean(math.log(value) for value in values))
 
 
-def child_environment() -> dict[str, str]:
-    """The environment of measured processes: this checkout first, no bytecode surprises, nothing that warns or
-    traces, and no compilation cache, which the wasmtime package does not have unless it is asked for.
+def child_environment(*, cache: bool = True) -> dict[str, str]:
+    """The environment of measured processes: this checkout first, and nothing that warns or traces.
+
+    Without `cache`, modules are compiled even when Wasmforge has them on disk; the wasmtime package has no cache unless
+    a program asks for one.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") or k == "PYTHONHASHSEED"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    environment["WASMFORGE_CACHE"] = "0"
+    if not cache:
+        environment["WASMFORGE_CACHE"] = "0"
     return environment
 
 
@@ -141,7 +144,7 @@ def process_seconds(command: Sequence[str]) -> Sampler:
 class Worker:
     """A child process that holds one engine and takes samples of the case that it was opened for (see worker.py)."""
 
-    def __init__(self, engine: str, case: str, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, engine: str, case: str, arguments: Mapping[str, Any], *, cache: bool = True) -> None:
         """Start the child and prepare the case. `opened` is what the case reports about its preparation.
 
         Raises: MeasurementError, when the engine or the case cannot be used.
@@ -151,7 +154,7 @@ class Worker:
             [sys.executable, "-m", "bench.worker", engine, case, json.dumps(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=child_environment(),
+            env=child_environment(cache=cache),
             cwd=ROOT,
         )
         try:
