@@ -116,9 +116,10 @@ def _set_function_class(vm: VMStore) -> None:
 
 
 def _make_trap(message: str, kind: TrapKind | None, backtrace: Backtrace) -> BaseException:
-    """How the runtime makes traps. `trap` is imported when the first one happens."""
+    """How the runtime makes the first trap, which imports `trap`; the others are made there without a detour."""
     from wasmforge.trap import make_trap
 
+    set_trap_class(make_trap)
     return make_trap(message, kind, backtrace)
 
 

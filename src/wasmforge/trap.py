@@ -102,7 +102,7 @@ class Trap(Exception):
         message: the text, for a trap that a host function raises.
     """
 
-    _backtrace: Backtrace | _KeptBacktrace | None = None
+    _wasmforge_backtrace: Backtrace | _KeptBacktrace | None = None  # set by the runtime
     _kind: TrapKind | None = None
 
     def __init__(self, message: str) -> None:
@@ -114,15 +114,21 @@ class Trap(Exception):
     def message(self) -> str:
         """The text: the backtrace, if WebAssembly was active, and the cause."""
         cause: str = self.args[0]
-        backtrace = self._backtrace
-        if backtrace is None or not backtrace.frames:
+        backtrace = self._wasmforge_backtrace
+        if backtrace is None:
+            return cause
+        if backtrace.fault is not None:
+            address, length = backtrace.fault
+            cause = f"memory fault at wasm address {address:#x} in linear memory of size {length:#x}\n{cause}"
+        if not backtrace.frames:
             return cause
         return f"error while executing at {backtrace}\n\nCaused by:\n{_indent_causes(cause)}\n"
 
     @property
     def frames(self) -> list[Frame]:
         """The WebAssembly frames that were active, innermost first."""
-        return [] if self._backtrace is None else [Frame(info) for info in self._backtrace.frames]
+        backtrace = self._wasmforge_backtrace
+        return [] if backtrace is None else [Frame(info) for info in backtrace.frames]
 
     @property
     def trap_code(self) -> TrapCode | None:
@@ -134,11 +140,11 @@ class Trap(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Traps travel between processes, for instance out of a worker of `concurrent.futures`, with their frames."""
-        backtrace = self._backtrace
+        backtrace = self._wasmforge_backtrace
         if backtrace is None:
             return type(self), self.args
-        kept = _KeptBacktrace(str(backtrace), [_KeptFrame(*(getattr(f, s) for s in _FRAME)) for f in backtrace.frames])
-        return make_trap, (self.args[0], self._kind, kept)
+        frames = [_KeptFrame(*(getattr(f, s) for s in _FRAME)) for f in backtrace.frames]
+        return _restore, (self.args[0], self._kind, _KeptBacktrace(str(backtrace), frames, backtrace.fault))
 
 
 _FRAME = ("func_index", "func_name", "module_name", "module_offset", "func_offset")
@@ -164,13 +170,16 @@ class _KeptFrame:
 
 
 class _KeptBacktrace:
-    """The text and the frames of a backtrace."""
+    """The text and the frames of a backtrace. It belongs to no store of this process."""
 
-    __slots__ = ("frames", "text")
+    __slots__ = ("fault", "frames", "text")
+    store_id = 0
+    is_empty = False
 
-    def __init__(self, text: str, frames: list[_KeptFrame]) -> None:
+    def __init__(self, text: str, frames: list[_KeptFrame], fault: tuple[int, int] | None) -> None:
         self.text = text
         self.frames = frames
+        self.fault = fault
 
     def __str__(self) -> str:
         return self.text
@@ -184,17 +193,24 @@ def _indent_causes(cause: str) -> str:
     return "\n".join(f"    {i}: {line}" for i, line in enumerate(lines))
 
 
-def make_trap(message: str, kind: TrapKind | None, backtrace: Backtrace | _KeptBacktrace) -> Trap:
+def make_trap(message: str, kind: TrapKind | None, backtrace: Backtrace) -> Trap:
     """The `Trap` for something that happened while WebAssembly ran.
 
     Parameters:
-        message: the causes, a line each.
-        kind: the code, or None.
-        backtrace: the frames; resolved only when somebody looks.
+        message: the text of the trap's code.
+        kind: the code.
+        backtrace: the frames, which the caller attaches; they are resolved when somebody looks.
     """
+    trap = Trap.__new__(Trap, message)  # sets `args`; the check of `__init__` is for embedders
+    trap._kind = kind
+    return trap
+
+
+def _restore(message: str, kind: TrapKind | None, backtrace: _KeptBacktrace) -> Trap:
+    """A trap that was pickled."""
     trap = Trap(message)
     trap._kind = kind
-    trap._backtrace = backtrace
+    trap._wasmforge_backtrace = backtrace
     return trap
 
 

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["TRAP_MESSAGES", "TrapKind"]
+__all__ = ["TRAP_KINDS", "TRAP_MESSAGES", "TrapKind"]
 
 
 class TrapKind(IntEnum):
@@ -35,6 +35,9 @@ class TrapKind(IntEnum):
     ALLOCATION_TOO_LARGE = 15
     CAST_FAILURE = 16
 
+
+TRAP_KINDS: Final = tuple(TrapKind)
+"""By number: the numbers have no gaps."""
 
 TRAP_MESSAGES: Final[dict[TrapKind, str]] = {
     TrapKind.STACK_OVERFLOW: "wasm trap: call stack exhausted",

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from wasmforge.runtime.compiled_module import CompiledModule, FrameInfo
     from wasmforge.runtime.native import Gates
 
-__all__ = ["ModuleRegistry", "lookup_code", "register_code", "unregister_code"]
+__all__ = ["ModuleRegistry", "fault_kinds", "lookup_code", "register_code", "unregister_code"]
 
 _lock = _thread.RLock()  # a collection inside the lock may run an unregister_code of the same thread
 _starts: list[int] = []
 _ranges: dict[int, tuple[int, CodeMemory]] = {}
+fault_kinds: dict[int, int] = {}
+"""Trap codes that were found for faulting program counters, for `hooks`: programs that trap do it at few places. It is
+emptied whenever code goes, since other code may get its addresses."""
+
 _gates: Gates | None = None  # looked up once: at the end of the interpreter, when modules go, nothing can be imported
 
 
@@ -62,6 +66,7 @@ def unregister_code(start: int) -> None:
                 pass  # a second try, after one that failed half-way
             _starts.remove(start)
             del _ranges[start]
+            fault_kinds.clear()
 
 
 def lookup_code(pc: int) -> tuple[CodeMemory, int] | None:

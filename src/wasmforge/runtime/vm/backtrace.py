@@ -13,23 +13,29 @@ __all__ = ["Backtrace"]
 
 
 class Backtrace:
-    """Frames of one store, innermost first. It keeps the store's code alive, so that the program counters keep their
-    meaning, but not its memories. `omitted` is the number of outer frames that were cut."""
+    """Frames of the store `store_id`, innermost first. It keeps the store's code alive, so that the program counters
+    keep their meaning, but not its memories. `omitted` is the number of outer frames that were cut.
 
-    __slots__ = ("_frames", "_pcs", "_registry", "omitted")
+    `fault` tells, after an access outside of a memory, the address in the memory and the memory's length, in bytes.
+    """
 
-    def __init__(self, registry: ModuleRegistry | None, pcs: tuple[int, ...], omitted: int) -> None:
+    __slots__ = ("_frames", "_pcs", "_registry", "fault", "omitted", "store_id")
+
+    def __init__(self, registry: ModuleRegistry | None, pcs: tuple[int, ...], omitted: int, store_id: int = 0) -> None:
         self._registry = registry
         self._pcs = pcs
         self.omitted = omitted
+        self.store_id = store_id
+        self.fault: tuple[int, int] | None = None
         self._frames: list[FrameInfo] | None = None
 
-    def fill(self, registry: ModuleRegistry, pcs: tuple[int, ...], omitted: int) -> None:
+    def fill(self, registry: ModuleRegistry, pcs: tuple[int, ...], omitted: int, store_id: int) -> None:
         """Gives frames to a backtrace that has none yet."""
         if self._registry is None:
             self._registry = registry
             self._pcs = pcs
             self.omitted = omitted
+            self.store_id = store_id
             self._frames = None
 
     @property

@@ -5,15 +5,15 @@ connects them once a process; `EngineState.gates` does that before anything runs
 from __future__ import annotations
 
 from wasmforge.compiler.image import TRAP_SECTION
-from wasmforge.runtime.module_registry import lookup_code
+from wasmforge.runtime.module_registry import fault_kinds, lookup_code
 from wasmforge.runtime.native import gates
-from wasmforge.runtime.store import store_of_id
+from wasmforge.runtime.store import _stores, store_of_id
 from wasmforge.runtime.vm.libcalls import BUILTIN_FUNCTIONS
 from wasmforge.runtime.vm.traps import make_trap, pending_backtrace
-from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import Final, NoReturn
 
     from wasmforge.runtime.module_registry import ModuleRegistry
@@ -39,28 +39,33 @@ def install() -> Gates:
 
 
 def _registry(store_id: int) -> ModuleRegistry | None:
-    try:
-        return store_of_id(store_id).registry
-    except WasmtimeError:
-        return None  # the store is being destroyed; the trap is more important than its frames
+    weak = _stores.get(store_id)
+    store = None if weak is None else weak()
+    # Without a store, which is being destroyed, the trap is more important than its frames.
+    return None if store is None else store.registry
+
+
+_modules: tuple[ModuleType, ModuleType] | None = None  # only needed by programs that trap
+
+
+def _load() -> tuple[ModuleType, ModuleType]:
+    global _modules
+    from wasmforge.compiler import trap
+    from wasmforge.runtime.vm import backtrace
+
+    _modules = (trap, backtrace)
+    return _modules
 
 
 def _on_trap(store_id: int, kind: int, fault_address: int, pcs: tuple[int, ...], omitted: int) -> NoReturn:
-    from wasmforge.compiler.trap import TrapKind
-    from wasmforge.runtime.vm.backtrace import Backtrace
-
-    detail = ""
-    if kind == TrapKind.MEMORY_OUT_OF_BOUNDS and fault_address:
-        kind = _trap_of_fault(pcs[0])
-        detail = _memory_fault(store_id, fault_address)
+    codes, backtraces = _modules or _load()
+    backtrace = backtraces.Backtrace(_registry(store_id), pcs, omitted, store_id)
+    if fault_address:
+        if kind == codes.TrapKind.MEMORY_OUT_OF_BOUNDS:
+            kind = fault_kinds.get(pcs[0]) or _trap_of_fault(pcs[0])
+            backtrace.fault = _memory_fault(store_id, fault_address)
     # No local variable may hold the exception: its traceback has this frame, and the store would be in the cycle.
-    raise _without_note(store_id, make_trap(TrapKind(kind), Backtrace(_registry(store_id), pcs, omitted), detail))
-
-
-def _without_note(store_id: int, exception: BaseException) -> BaseException:
-    """Marks that outer gates of a store have nothing to add."""
-    exception._wasmforge_stores = {store_id}  # type: ignore[attr-defined]
-    return exception
+    raise make_trap(codes.TRAP_KINDS[kind], backtrace)
 
 
 def _trap_of_fault(pc: int) -> int:
@@ -77,20 +82,20 @@ def _trap_of_fault(pc: int) -> int:
     kind = trap_table.lookup(section, offset) if section else None
     if kind is None:
         raise SystemError(f"wasmforge: compiled code faulted at text offset {offset:#x}, where nothing may fault")
+    fault_kinds[pc] = kind
     return kind
 
 
-def _memory_fault(store_id: int, fault_address: int) -> str:
-    """Where in which memory an access faulted, in the words of Wasmtime; empty for traps without a fault."""
-    try:
-        memories = store_of_id(store_id).memories
-    except WasmtimeError:
-        return ""
-    for memory in memories:
-        if memory.reservation.address <= fault_address < memory.reservation.end:
-            offset = fault_address - memory.base
-            return f"memory fault at wasm address {offset:#x} in linear memory of size {memory.byte_length:#x}"
-    return ""
+def _memory_fault(store_id: int, fault_address: int) -> tuple[int, int] | None:
+    """Where in a memory an access faulted, and the length of the memory; None if it was in no memory."""
+    weak = _stores.get(store_id)
+    store = None if weak is None else weak()
+    if store is not None:
+        for memory in store.memories:
+            reservation = memory.reservation
+            if 0 <= fault_address - reservation.address < reservation.length:
+                return fault_address - memory.base, memory.byte_length
+    return None
 
 
 def _on_exception(store_id: int, exception: BaseException, pcs: tuple[int, ...], omitted: int) -> None:
@@ -101,8 +106,10 @@ def _on_exception(store_id: int, exception: BaseException, pcs: tuple[int, ...],
         return
     pending = pending_backtrace(exception)
     if pending is not None:
-        pending.fill(registry, pcs, omitted)
-        exception._wasmforge_stores = {store_id}  # type: ignore[attr-defined]
+        pending.fill(registry, pcs, omitted, store_id)
+        return
+    trap_backtrace = getattr(exception, "_wasmforge_backtrace", None)
+    if trap_backtrace is not None and trap_backtrace.store_id == store_id:
         return
     seen = getattr(exception, "_wasmforge_stores", None)
     if seen is None:

@@ -53,13 +53,19 @@ def set_trap_class(trap_class: TrapClass) -> None:
     _trap_class = trap_class
 
 
-def make_trap(kind: TrapKind, backtrace: Backtrace, detail: str = "") -> BaseException:
-    """The exception for a trap with its frames. `detail` says more about it; in the message it stands on a line
-    before the trap's own text."""
-    from wasmforge.compiler.trap import TRAP_MESSAGES
+_messages: dict[TrapKind, str] | None = None
 
-    message = TRAP_MESSAGES[kind]
-    return _trap_class(f"{detail}\n{message}" if detail else message, kind, backtrace)
+
+def make_trap(kind: TrapKind, backtrace: Backtrace) -> BaseException:
+    """The exception for a trap with its frames, which also hang on its attribute `_wasmforge_backtrace`."""
+    global _messages
+    if _messages is None:
+        from wasmforge.compiler.trap import TRAP_MESSAGES
+
+        _messages = TRAP_MESSAGES
+    exception = _trap_class(_messages[kind], kind, backtrace)
+    exception._wasmforge_backtrace = backtrace  # type: ignore[attr-defined]
+    return exception
 
 
 def trap(kind: TrapKind) -> BaseException:
@@ -67,10 +73,7 @@ def trap(kind: TrapKind) -> BaseException:
     (`hooks.on_exception`) adds the frames."""
     from wasmforge.runtime.vm.backtrace import Backtrace
 
-    backtrace = Backtrace(None, (), 0)
-    exception = make_trap(kind, backtrace)
-    exception._wasmforge_backtrace = backtrace  # type: ignore[attr-defined]
-    return exception
+    return make_trap(kind, Backtrace(None, (), 0))
 
 
 def table_out_of_bounds() -> BaseException:
