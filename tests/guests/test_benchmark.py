@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 from bench import build_guests, report
-from bench.measure import MeasurementError, Row, Worker, geometric_mean, interleave, process_seconds
+from bench.measure import (
+    MeasurementError,
+    Row,
+    Worker,
+    geometric_mean,
+    interleave,
+    process_cpu_seconds,
+    process_seconds,
+)
 from bench.run import main
 
 
@@ -84,8 +92,9 @@ def test_failures_in_a_worker_are_reported() -> None:
 
 
 def test_failing_process_is_not_a_fast_one() -> None:
-    with pytest.raises(MeasurementError, match="exit status 3"):
-        process_seconds(["sh", "-c", "exit 3"])()
+    for sampler in (process_seconds, process_cpu_seconds):
+        with pytest.raises(MeasurementError, match="exit status 3: because"):
+            sampler(["sh", "-c", "echo because >&2; exit 3"])()
 
 
 @pytest.mark.slow
