@@ -84,6 +84,7 @@ class Body(State):
         self.out = bytearray()
         self.constants = {}
         self.bound = -1
+        self.tested_at = -1
         self.pc = 0
         self.start = 0
         self.depth = 0

@@ -76,7 +76,6 @@ def arithmetic(s: Body, op: i64) -> None:
     if k == CONST and k2 == CONST and not wide and encoding != Op.IMUL:
         s.push(CONST, _fold(encoding, v2, v))
         return
-    t: i64
     # (k2, v2) is the first operand, (k, v) the second. Of a commutative pair the first is better a register that
     # may be changed, the second a constant.
     if encoding != Op.SUB and ((k == REG and k2 != REG) or k2 == CONST):
@@ -85,6 +84,9 @@ def arithmetic(s: Body, op: i64) -> None:
         i, j = j, i
     if k == CONST:
         v = _as_immediate(v, wide)
+        if encoding == Op.SUB and _fits(-v):  # addition can be an lea
+            encoding = Op.ADD
+            v = -v
     if op == _I32_AND and consumes_condition(s):
         _test(s, k, v, i, k2, v2, j)
         return
@@ -112,12 +114,21 @@ def arithmetic(s: Body, op: i64) -> None:
         s.load(r, k2, v2, j)
         s.discard(k2, v2)
     if k == CONST and encoding != Op.IMUL and _fits(v):
-        t = NUMBER[op]
-        s.group1(t, wide, r, v)
+        s.group1(0 if encoding == Op.ADD else NUMBER[op], wide, r, v)
     else:
         s.use(encoding, wide, r, k, v, i)
         s.discard(k, v)
+    if encoding != Op.IMUL:
+        s.tested = r
+        s.tested_wide = wide
+        s.tested_at = len(s.out)
     s.finish(r, hint)
+
+
+def is_tested(s: Body, r: i64, wide: i64) -> bool:
+    """Whether the instruction just emitted has compared a register with zero by the way. (Only the zero flag says so:
+    after an overflow the others do not.)"""
+    return s.tested_at == len(s.out) and s.tested == r and s.tested_wide == wide and s.bound != len(s.out)
 
 
 def _fold(encoding: i64, a: i64, b: i64) -> i64:
@@ -228,7 +239,8 @@ def compare(s: Body, op: i64) -> None:
     if k == CONST and _fits(v):
         if r >= 0:
             if v == 0:
-                s.rr(Op.TEST, wide, r, r)
+                if condition >> 1 != Condition.EQUAL >> 1 or not is_tested(s, r, wide):
+                    s.rr(Op.TEST, wide, r, r)
             else:
                 s.group1(7, wide, r, v)
             s.discard(k2, v2)
@@ -280,7 +292,8 @@ def test_zero(s: Body, wide: i64) -> None:
     v: i64 = s.values[i]
     r = s.where(k, v)
     if r >= 0:
-        s.rr(Op.TEST, wide, r, r)
+        if not is_tested(s, r, wide):
+            s.rr(Op.TEST, wide, r, r)
         s.discard(k, v)
     elif k == CONST:
         s.immediate(SCRATCH, v)

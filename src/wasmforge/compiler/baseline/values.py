@@ -50,7 +50,7 @@ FLAGS: Final = 4
 
 WINDOW: Final = 256
 
-BULK_LIMIT: Final = 8_000_000
+BULK_LIMIT: Final = 500_000
 """Threat: two bytes of body move a thousand values, so that a body within the size limit could ask for billions of
 instructions. Counted are only values that travel in groups of more than 16, which no compiler's output has many of."""
 
@@ -86,6 +86,10 @@ class State(Assembler):
         # The other direction: which local a register holds a copy of, for the registers in `cached`.
         self.cached: i64 = 0
         self.cached_local: list[int] = [0] * 32
+        # The register that the instruction ending at `tested_at` has compared with zero, and in which width.
+        self.tested: i64 = NONE
+        self.tested_wide: i64 = 0
+        self.tested_at: i64 = -1
         # Rows of the address map and the trap table: offset, position, code.
         self.rows: list[int] = []
         self.bulk: i64 = 0

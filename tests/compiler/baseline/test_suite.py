@@ -1,0 +1,39 @@
+"""The specification suite under the baseline strategy: every script as with the LLVM compiler."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+import wasmforge
+from tests.wast.known_failures import known_failures
+from tests.wast.suite import WHERE_TO_GET_IT, scripts, suite_folder
+from wasmforge.wast import Runner
+
+FOLDER = suite_folder()
+KNOWN = known_failures()
+pytestmark = pytest.mark.skipif(FOLDER is None, reason=WHERE_TO_GET_IT)
+
+# Scripts in folders are those of proposals, nearly all of which need features that no compiler has yet.
+NAMES = [name for name in scripts() if name not in KNOWN or "/" not in name]
+
+
+@functools.cache
+def runner(guard_pages: bool) -> Runner:
+    config = wasmforge.Config()
+    config.strategy = "baseline"
+    config.cache = False
+    config.signals_based_traps = guard_pages
+    return Runner(config=config)
+
+
+@pytest.mark.parametrize("guard_pages", [True, False], ids=["guard pages", "explicit checks"])
+@pytest.mark.parametrize("name", NAMES)
+def test_script(name: str, guard_pages: bool) -> None:
+    assert FOLDER is not None
+    result = runner(guard_pages).run((FOLDER / name).read_bytes(), name)
+    known = KNOWN.get(name)
+    expected = 0 if known is None else known.failures
+    assert len(result.failures) == expected, "\n".join(f"line {f.line}: {f.reason}" for f in result.failures[:20])
+    assert known is not None or result.passed > 0
