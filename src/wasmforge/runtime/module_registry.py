@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ModuleRegistry", "fault_kinds", "lookup_code", "register_code", "unregister_code"]
 
+MAX_FRAMES = 1024
+"""Frames that a store remembers for backtraces."""
+
 _lock = _thread.RLock()  # a collection inside the lock may run an unregister_code of the same thread
 _starts: list[int] = []
 _ranges: dict[int, tuple[int, CodeMemory]] = {}
@@ -94,7 +97,7 @@ class _LoadedCode:
 class ModuleRegistry:
     """The modules of a store. It outlives the store where a backtrace still needs it, but holds no memory of it."""
 
-    __slots__ = ("_by_engine_code", "_loaded", "_starts", "_tunables", "modules")
+    __slots__ = ("_by_engine_code", "_frames", "_loaded", "_starts", "_tunables", "modules")
 
     def __init__(self, tunables: Tunables) -> None:
         self._tunables = tunables
@@ -102,6 +105,9 @@ class ModuleRegistry:
         self._loaded: dict[int, _LoadedCode] = {}  # by start; modules without text are in `modules` only
         self._by_engine_code: dict[EngineCode, StoreCode] = {}
         self.modules: dict[int, CompiledModule] = {}  # by unique id
+        # What was found for program counters, whose code stays as long as this object: programs that use exceptions
+        # raise them at few places, and each look-up takes microseconds.
+        self._frames: dict[int, FrameInfo | None] = {}
 
     def register_module(self, module: CompiledModule) -> ModuleWithCode:
         """Makes the store code of a module at its first registration. Calling it again gives the same code."""
@@ -149,8 +155,16 @@ class ModuleRegistry:
 
     def lookup_frame_info(self, pc: StoreCodePC) -> FrameInfo | None:
         """What a backtrace says about a frame; None for a trampoline or code that is not this store's."""
+        raw = pc.raw()
+        if raw in self._frames:
+            return self._frames[raw]
         found = self.module_and_code_by_pc(pc)
-        return None if found is None else found[0].module().frame_info(found[1])
+        if found is None:
+            return None
+        if len(self._frames) >= MAX_FRAMES:
+            self._frames.clear()
+        frame = self._frames[raw] = found[0].module().frame_info(found[1])
+        return frame
 
     def wasm_to_array_trampoline(self, signature: int) -> int | None:
         """The address of the code through which wasm calls host functions of a type (VMSharedTypeIndex).
