@@ -93,11 +93,14 @@ def load(
 def _compile(engine: Engine, source: str | bytes | bytearray | PathLike[str]) -> Module:
     if isinstance(source, str) and source.lstrip().startswith(("(", ";;")):
         return Module(engine, source)
-    if isinstance(source, (bytes, bytearray)):
-        contents = bytes(source)
-    else:
-        with open(source, "rb") as file:
-            contents = file.read()
+    if not isinstance(source, (bytes, bytearray)):
+        return Module._from_path(engine, source, check=_refuse_image)
+    contents = bytes(source)
+    _refuse_image(contents)
+    return Module(engine, contents)
+
+
+def _refuse_image(contents: bytes) -> None:
     # Threat: an image is machine code and runs unchecked. A program that loads what others send as "wasm" must not
     # map it because of its first bytes; whoever means to has to say so with Module.deserialize.
     if contents.startswith(ELF_MAGIC):
@@ -105,7 +108,6 @@ def _compile(engine: Engine, source: str | bytes | bytearray | PathLike[str]) ->
             "this is a compiled image, which is only loaded when asked for: "
             "use wasmforge.load(wasmforge.Module.deserialize_file(engine, path))"
         )
-    return Module(engine, contents)
 
 
 # --- Imports -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from wasmforge.compiler.info import CompiledModuleInfo
+    from wasmforge.runtime.cache.known import KnownFile
 
 __all__ = ["Module"]
 
@@ -55,9 +56,33 @@ class Module(Managed):
     @classmethod
     def from_file(cls, engine: Engine, path: str | bytes | PathLike[str] | PathLike[bytes]) -> Module:
         """Compile the file at `path`, binary or text."""
+        return cls._from_path(engine, path)
+
+    @classmethod
+    def _from_path(
+        cls,
+        engine: Engine,
+        path: str | bytes | PathLike[str] | PathLike[bytes],
+        progress: Callable[[int, int], None] | None = None,
+        check: Callable[[bytes], None] | None = None,
+    ) -> Module:
+        """As `from_file`. `progress` is called while it compiles, with the parts that are done and all; `check` with
+        the contents, if they have to be read, and may raise."""
+        _check_engine(engine)
         with open(path, "rb") as file:
+            known = None
+            cache = engine._open_cache()
+            if cache is not None:
+                from wasmforge.runtime.cache.known import KnownFile
+
+                known = KnownFile(cache, file.fileno())
+                found = known.load(engine._state)
+                if found is not None:
+                    return cls._wrap(engine, found)
             contents = file.read()
-        return cls(engine, contents)
+            if check is not None:
+                check(contents)
+            return cls._wrap(engine, _load(engine, contents, progress, known))
 
     @classmethod
     def deserialize(cls, engine: Engine, encoded: bytes | bytearray) -> Module:
@@ -142,9 +167,12 @@ def _check_engine(engine: Engine) -> None:
 
 
 def _load(
-    engine: Engine, wasm: str | bytes | bytearray, progress: Callable[[int, int], None] | None = None
+    engine: Engine,
+    wasm: str | bytes | bytearray,
+    progress: Callable[[int, int], None] | None = None,
+    file: KnownFile | None = None,
 ) -> CompiledModule:
-    """A module from the cache; or compiled, and then kept there."""
+    """A module from the cache; or compiled, and then kept there. `file` is where it comes from."""
     cache = engine._open_cache()
     if cache is None or not isinstance(wasm, (str, bytes, bytearray)):
         return CompiledModule.from_bytes(engine._state, engine._compile(_to_wasm(wasm), progress))
@@ -154,10 +182,14 @@ def _load(
     key = cache.key(wasm, "text" if text else "binary")
     found = None if key is None else cache.load(engine._state, key)
     if found is not None:
+        if file is not None and key is not None:
+            file.remember(key)
         return found
     image = engine._compile(wasm if isinstance(wasm, bytes) and not text else _to_wasm(wasm), progress)
     if key is not None and cache.store(key, image):
         found = cache.load(engine._state, key)  # mapped from the file, its pages are shared with other processes
+        if file is not None:
+            file.remember(key)
     return found or CompiledModule.from_bytes(engine._state, image)
 
 

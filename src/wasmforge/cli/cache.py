@@ -72,9 +72,9 @@ def _show(settings: CacheSettings) -> None:
         found = list(entries(directory))
     finally:
         os.close(directory)
-    modules = [entry for entry in found if not entry.temporary]
+    modules = [entry for entry in found if entry.is_image]
     unfinished = [entry for entry in found if entry.temporary]
-    size = sum(entry.size for entry in modules)
+    size = sum(entry.size for entry in found if not entry.temporary)
     print(f"{_count(len(modules), size)} of at most {_size(settings.size_limit)}")
     if unfinished:
         print(f"{len(unfinished)} unfinished, {_size(sum(entry.size for entry in unfinished))}")

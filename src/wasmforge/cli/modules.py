@@ -38,17 +38,21 @@ def load_file(engine: Engine, path: str, allow_precompiled: bool) -> Module:
     Threat: an image is machine code that runs with all rights of this process, and any file may start like one. So they
     are accepted only by `--allow-precompiled`, as in Wasmtime.
     """
-    if path != "-" and _magic(path) == ELF_MAGIC:
-        if not allow_precompiled:
-            raise CommandError("running a precompiled module requires the `--allow-precompiled` flag")
+    if path != "-" and _magic(path) == ELF_MAGIC and allow_precompiled:
         return Module.deserialize_file(engine, path)
-    contents = read_file(path)
-    if contents.startswith(ELF_MAGIC):
-        if not allow_precompiled:
-            raise CommandError("running a precompiled module requires the `--allow-precompiled` flag")
-        return Module.deserialize(engine, contents)
     with _Progress(path) as progress:
+        if path != "-":
+            return Module._from_path(engine, path, progress.report, _refuse_image)
+        contents = read_file(path)
+        if contents.startswith(ELF_MAGIC) and allow_precompiled:
+            return Module.deserialize(engine, contents)
+        _refuse_image(contents)
         return Module._with_progress(engine, contents, progress.report)
+
+
+def _refuse_image(contents: bytes) -> None:
+    if contents.startswith(ELF_MAGIC):
+        raise CommandError("running a precompiled module requires the `--allow-precompiled` flag")
 
 
 def compile_file(engine: Engine, path: str) -> bytes:

@@ -162,15 +162,17 @@ class Image:
     must never be mapped as code; the checksum covers every byte. (A *forged* image can run any machine code, as in
     Wasmtime: images are only loaded from where the embedder trusts.)
 
+    `undamaged` leaves out the checksum, for the cache, which knows files that it has checked before.
+
     `text_offset` is the file offset of the machine code, a multiple of `PAGE`; `text_size` its length; `code_size` the
     length of the whole executable piece with its constants, also a multiple of `PAGE`.
     """
 
     __slots__ = ("_sections", "code_size", "data", "text_offset", "text_size")
 
-    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+    def __init__(self, data: bytes | bytearray | memoryview, *, undamaged: bool = False) -> None:
         self.data = memoryview(data).cast("B")
-        table_at, count, names_index = self._check_header()
+        table_at, count, names_index = self._check_header(undamaged)
         self._sections = self._read_sections(table_at, count, names_index)
         self.text_offset, self.text_size = self.section_range(TEXT_SECTION)
         constants_offset, constants_size = self.section_range(RODATA_TEXT_SECTION)
@@ -178,7 +180,7 @@ class Image:
         if self.text_offset % PAGE or self.text_offset + self.code_size > len(self.data) or self.code_size < 0:
             raise WasmtimeError("damaged compiled module: the machine code is not page-aligned")
 
-    def _check_header(self) -> tuple[int, int, int]:
+    def _check_header(self, undamaged: bool) -> tuple[int, int, int]:
         data = self.data
         size = len(data)
         if size < _HEADER.size or bytes(data[:4]) != _MAGIC:
@@ -190,7 +192,7 @@ class Image:
             raise WasmtimeError("not a compiled module: an ELF file, but not one that wasmforge wrote")
         if machine != _EM_X86_64:
             raise WasmtimeError(f"compiled module for another machine (ELF machine {machine}, here {_EM_X86_64})")
-        if crc != _checksum(data):
+        if not undamaged and crc != _checksum(data):
             raise WasmtimeError("damaged compiled module: its checksum does not match; compile the module again")
         if entry != _SECTION.size or table_at + count * entry > size or not names < count:
             raise WasmtimeError("damaged compiled module: the section table lies outside the file")

@@ -91,12 +91,14 @@ class CodeMemory:
         "text_length",
     )
 
-    def __init__(self, mapping: Mmap, source: FileSource | None, custom: CustomCodeMemory | None) -> None:
+    def __init__(
+        self, mapping: Mmap, source: FileSource | None, custom: CustomCodeMemory | None, undamaged: bool = False
+    ) -> None:
         self._mapping = mapping
         self._source = source
         self._custom = custom
         self._published = False
-        self._image = Image(memoryview(mapping.owner).toreadonly())
+        self._image = Image(memoryview(mapping.owner).toreadonly(), undamaged=undamaged)
         self.text_address = mapping.address + self._image.text_offset
         self.text_length = self._image.text_size
         if custom is not None and PAGE % custom.required_alignment():
@@ -129,9 +131,12 @@ class CodeMemory:
         return cls.from_source(source, size, custom)
 
     @classmethod
-    def from_source(cls, source: FileSource, length: int, custom: CustomCodeMemory | None = None) -> Self:
-        """Maps the first `length` bytes, not 0, of an open file. Raises as `from_file`."""
-        return cls(Mmap.of_file(source.fd, length), source, custom)
+    def from_source(
+        cls, source: FileSource, length: int, custom: CustomCodeMemory | None = None, *, undamaged: bool = False
+    ) -> Self:
+        """Maps the first `length` bytes, not 0, of an open file; `undamaged` says that its checksum is known to be
+        right. Raises as `from_file`."""
+        return cls(Mmap.of_file(source.fd, length), source, custom, undamaged)
 
     @property
     def published(self) -> bool:

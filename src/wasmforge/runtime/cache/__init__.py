@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from wasmforge.runtime.cache.settings import CacheSettings
     from wasmforge.runtime.engine_state import EngineState
 
-__all__ = ["ImageCache", "report"]
+__all__ = ["ImageCache", "find", "identity_of", "report"]
 
 SUFFIX: Final = ".cwasm"
 """Of entries; before it stands the key in hexadecimal."""
+
+KNOWN_SUFFIX: Final = ".known"
+"""Of records of files (`known`), whose name is the key of a file in hexadecimal."""
 
 TRAILER: Final = Struct("<8sQ32sI")
 """Behind the image, outside of what is mapped: magic, bytes of the image, key, CRC-32 of these. By the key an entry
@@ -78,14 +81,21 @@ class ImageCache:
         contents are taken for, binary or text. None for a text that is no Unicode."""
         try:
             content = source if isinstance(source, bytes) else source.encode()
-            if self._identity is None:
-                self._identity = self._make_identity()
         except UnicodeEncodeError:
             return None
-        except OSError as error:
-            report(f"the sources of the compiler cannot be examined ({error})")
+        identity = self._known_identity()
+        if identity is None:
             return None
-        return _hash(self._identity + f"{kind} {type(source).__name__} ".encode() + _hash(content))
+        return _hash(identity + f"{kind} {type(source).__name__} ".encode() + _hash(content))
+
+    def _known_identity(self) -> bytes | None:
+        """What decides about all images of this engine, hashed."""
+        if self._identity is None:
+            try:
+                self._identity = self._make_identity()
+            except OSError as error:
+                report(f"the sources of the compiler cannot be examined ({error})")
+        return self._identity
 
     def _make_identity(self) -> bytes:
         machine = (TRIPLE, host_level())
@@ -93,16 +103,28 @@ class ImageCache:
         made_by = (FORMAT_VERSION, COMPILER_VERSION, self._compiler, machine, settings)
         return _hash(repr(made_by).encode() + fingerprint())
 
+    def name_of_file(self, device: int, inode: int) -> str | None:
+        """What the record of a file is called, without suffix; the compiler and the settings are part of it."""
+        identity = self._known_identity()
+        return None if identity is None else _hash(identity + f"file {device} {inode}".encode()).hex()
+
+    def image_identity(self, directory: int, key: bytes) -> tuple[int, int, int, int, int] | None:
+        """The identity of an entry; None when there is none."""
+        try:
+            status = os.stat(key.hex() + SUFFIX, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return identity_of(status)
+
     def load(self, engine: EngineState, key: bytes) -> CompiledModule | None:
         """The module of a key, mapped from its entry; None when there is none that can be used."""
-        name = key.hex() + SUFFIX
         try:
             directory = open_directory(self.settings.directory)
         except (UntrustedError, OSError) as error:
             report(error)
             return None
         try:
-            return _load(engine, directory, name, key)
+            return find(engine, directory, key)
         finally:
             os.close(directory)
 
@@ -124,7 +146,12 @@ class ImageCache:
         return True
 
 
-def _load(engine: EngineState, directory: int, name: str, key: bytes) -> CompiledModule | None:
+def find(
+    engine: EngineState, directory: int, key: bytes, undamaged: tuple[int, int, int, int, int] | None = None
+) -> CompiledModule | None:
+    """The module of a key in an open directory, None when there is none that can be used. `undamaged` is the identity
+    of an entry whose checksum is known to be right."""
+    name = key.hex() + SUFFIX
     try:
         source = FileSource.adopt(open_file(directory, name))
     except FileNotFoundError:
@@ -135,7 +162,7 @@ def _load(engine: EngineState, directory: int, name: str, key: bytes) -> Compile
         return None
     try:
         length = _check_trailer(source.fd, key)
-        module = CompiledModule(engine, _map(engine, source, length))
+        module = CompiledModule(engine, _map(engine, source, length, undamaged == identity_of(os.fstat(source.fd))))
     except WasmtimeError as error:
         report(error)
         _discard(directory, name)
@@ -147,9 +174,14 @@ def _load(engine: EngineState, directory: int, name: str, key: bytes) -> Compile
     return module
 
 
-def _map(engine: EngineState, source: FileSource, length: int) -> CodeMemory:
+def identity_of(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    """Device, inode, size, times of modification and of change (ns): the same for a file that did not change."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _map(engine: EngineState, source: FileSource, length: int, undamaged: bool) -> CodeMemory:
     if length > _COPY_BELOW:
-        return CodeMemory.from_source(source, length, engine.custom_code_memory)
+        return CodeMemory.from_source(source, length, engine.custom_code_memory, undamaged=undamaged)
     return CodeMemory.from_bytes(os.pread(source.fd, length, 0), engine.custom_code_memory)
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from wasmforge.runtime.cache.settings import CacheSettings
 
-__all__ = ["Entry", "clear", "entries", "sweep", "write"]
+__all__ = ["Entry", "clear", "entries", "sweep", "write", "write_file"]
 
 _KEY_DIGITS: Final = 64
-_SUFFIX: Final = ".cwasm"
+_KINDS: Final = ("cwasm", "known")  # images, and records of files whose image is known
 _TEMPORARY: Final = ".tmp"
 
 _LEFTOVER_AFTER: Final = 600.0
@@ -36,15 +36,16 @@ thousands of small modules does not list the directory for each."""
 
 class Entry:
     """A file of the cache. `used` is when (seconds since the epoch) it was last found or written, at most an hour off;
-    `temporary` whether it is still being written, or was when its writer was killed."""
+    `temporary` whether it is still being written, or was when its writer was killed; `is_image` whether it is one."""
 
-    __slots__ = ("name", "size", "temporary", "used")
+    __slots__ = ("is_image", "name", "size", "temporary", "used")
 
     def __init__(self, name: str, status: os.stat_result) -> None:
         self.name = name
         self.size = status.st_size
         self.used = status.st_mtime
         self.temporary = name.endswith(_TEMPORARY)
+        self.is_image = name.endswith(_KINDS[0])
 
 
 def write(settings: CacheSettings, name: str, parts: Sequence[bytes]) -> None:
@@ -62,22 +63,27 @@ def write(settings: CacheSettings, name: str, parts: Sequence[bytes]) -> None:
     try:
         if int.from_bytes(os.urandom(4), "little") * settings.size_limit < size * _SWEEPS << 32:
             _sweep(settings, directory, size)
-        temporary = f"{name}.{os.urandom(8).hex()}{_TEMPORARY}"
-        # Exclusive, so that nothing that already stands there, link or file, is written to.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(temporary, flags, 0o600, dir_fd=directory)
-        try:
-            try:
-                for part in parts:
-                    _write_all(fd, part)
-            finally:
-                os.close(fd)
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        except BaseException:
-            _remove(directory, temporary)
-            raise
+        write_file(directory, name, parts)
     finally:
         os.close(directory)
+
+
+def write_file(directory: int, name: str, parts: Sequence[bytes]) -> None:
+    """Writes a file of an open directory whole, or raises OSError and leaves what was there."""
+    temporary = f"{name}.{os.urandom(8).hex()}{_TEMPORARY}"
+    # Exclusive, so that nothing that already stands there, link or file, is written to.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        try:
+            for part in parts:
+                _write_all(fd, part)
+        finally:
+            os.close(fd)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        _remove(directory, temporary)
+        raise
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -90,8 +96,8 @@ def entries(directory: int) -> Iterator[Entry]:
     """The files of the cache in an open directory. Others, which somebody else put there, are not the cache's."""
     for name in os.listdir(directory):
         key, _, rest = name.partition(".")
-        ours = len(key) == _KEY_DIGITS and ("." + rest).startswith(_SUFFIX)
-        if not ours or not (name.endswith(_TEMPORARY) or "." + rest == _SUFFIX):
+        kind, _, temporary = rest.partition(".")
+        if len(key) != _KEY_DIGITS or kind not in _KINDS or not (not temporary or name.endswith(_TEMPORARY)):
             continue
         try:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -151,7 +157,7 @@ def clear(settings: CacheSettings) -> tuple[int, int]:
         found = list(entries(directory))
         for entry in found:
             os.unlink(entry.name, dir_fd=directory)
-        return sum(not entry.temporary for entry in found), sum(entry.size for entry in found)
+        return sum(entry.is_image for entry in found), sum(entry.size for entry in found)
     finally:
         os.close(directory)
 
