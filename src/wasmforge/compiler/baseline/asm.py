@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from wasmforge.compiler.baseline.buffer import Buffer
+
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
@@ -115,7 +117,7 @@ class Assembler:
     """Writes machine code into `out`. Registers are numbers of `registers`; `wide` is 1 for 64-bit operands."""
 
     def __init__(self) -> None:
-        self.out = bytearray()
+        self.out = Buffer()
         self.constants: dict[int, list[int]] = {}
         """64-bit constants with the places of the displacements that want their distance."""
         self.bound: i64 = -1
@@ -304,7 +306,8 @@ class Assembler:
         """Lets a short jump arrive here."""
         distance: i64 = len(self.out) - place
         assert distance < 128
-        self.out[place - 1] = distance
+        byte: int = distance
+        self.out[place - 1] = byte
         self.bound = len(self.out)
 
     def patch(self, place: i64) -> None:
@@ -316,7 +319,9 @@ class Assembler:
         """Lets a jump arrive at `target`."""
         out = self.out
         distance: i64 = target - place - 4
-        out[place] = distance & 0xFF
-        out[place + 1] = distance >> 8 & 0xFF
-        out[place + 2] = distance >> 16 & 0xFF
-        out[place + 3] = distance >> 24 & 0xFF
+        n: i64 = 0
+        while n < 4:
+            byte: int = distance & 0xFF
+            out[place + n] = byte
+            distance >>= 8
+            n += 1

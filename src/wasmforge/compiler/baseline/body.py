@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from wasmforge.compiler.baseline.asm import Condition, Op
+from wasmforge.compiler.baseline.buffer import Buffer
 from wasmforge.compiler.baseline.context import Context, Signature
 from wasmforge.compiler.baseline.locals import Frame
 from wasmforge.compiler.baseline.registers import NONE, RAX, RDI, VM
@@ -81,7 +82,7 @@ class Body(State):
         self.index = index
         self.code = code
         self.frame = frame
-        self.out = bytearray()
+        self.out = Buffer()
         self.constants = {}
         self.bound = -1
         self.tested_at = -1
@@ -141,11 +142,11 @@ class Body(State):
                 f"function {self.index} is too large to compile: more than {CODE_LIMIT} bytes of machine code"
             )
 
-    def assemble(self, prologue: bytearray) -> bytes:
+    def assemble(self, prologue: Buffer) -> bytes:
         """The whole function: prologue, body, constants, jump tables."""
         shift: i64 = len(prologue)
         out = prologue
-        out += self.out
+        out.write(self.out.getvalue())
         self.out = out
         self.align()
         for constant, places in self.constants.items():
@@ -164,7 +165,7 @@ class Body(State):
                 self.dword(self.table_entries[start] + shift - at)
                 start += 1
             k += 1
-        return bytes(out)
+        return out.getvalue()
 
     def align(self) -> None:
         if self.constants or self.table_places:

@@ -299,7 +299,7 @@ def _bind(s: Body, fixups: list[int]) -> None:
     # A jump to what follows it does nothing, unless something else arrives between.
     if fixups and fixups[-1] == len(out) - 4 and out[len(out) - 5] == 0xE9 and s.bound != len(out):
         fixups.pop()
-        del out[len(out) - 5 :]
+        out.truncate(len(out) - 5)
         _trim_rows(s)
     here: i64 = len(out)
     for place in fixups:

@@ -13,6 +13,7 @@ from wasmforge.compiler.baseline import float as floats
 from wasmforge.compiler.baseline import locals as frames
 from wasmforge.compiler.baseline.asm import Op
 from wasmforge.compiler.baseline.body import FUNCTION, Body, Label
+from wasmforge.compiler.baseline.buffer import Buffer
 from wasmforge.compiler.baseline.context import Context
 from wasmforge.compiler.baseline.locals import Frame
 from wasmforge.compiler.baseline.registers import NONE, RBP, XMM0
@@ -70,7 +71,7 @@ class Compiler:
             s.emit_traps()
             body = s.out
             body_rows = s.rows
-            s.out = bytearray()
+            s.out = Buffer()
             frames.prologue(s, frame)
         finally:
             frames.reset(s, frame)

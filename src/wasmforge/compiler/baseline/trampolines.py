@@ -67,7 +67,7 @@ def array_to_wasm(signature: Signature) -> bytes:
             _store(a, place, RBX, VALRAW_SIZE * k)
     a.rm(Op.MOV, 1, VM, RBP, -8)
     a.rm(Op.MOV, 1, RBX, RBP, -16)
-    return bytes(a.out + _LEAVE_RET)
+    return a.out.getvalue() + _LEAVE_RET
 
 
 def wasm_to_array(signature: Signature) -> bytes:
@@ -103,4 +103,4 @@ def wasm_to_array(signature: Signature) -> bytes:
             _store(a, callee, SCRATCH, results_offset(place))
         else:
             _load(a, place, signature.results[k], RSP, VALRAW_SIZE * k)
-    return bytes(a.out + _LEAVE_RET)
+    return a.out.getvalue() + _LEAVE_RET

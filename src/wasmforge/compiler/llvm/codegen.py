@@ -78,9 +78,9 @@ PIPELINES: Final = ("speed", "none", "fast")
 - `speed`: SROA, InstCombine, SimplifyCFG, code generation at level 1. Three quarters of what a full O2 gains over
   nothing costs a quarter of its time.
 - `none`: SROA only, code generation at level 1.
-- `fast`: SROA and code generation at level 0, which alone is linear in the size of a function (the translator also cuts
-  long basic blocks then, as instruction selection is not linear in these). Twice as slow to run: for functions that
-  the others cannot compile in time.
+- `fast`: no pass, and code generation at level 0, which alone is linear in the size of a function (SROA takes time by
+  the product of locals and blocks; the translator cuts long basic blocks, as instruction selection is not linear in
+  these). Twice as slow to run: for functions that the others cannot compile in time.
 """
 
 
@@ -91,18 +91,18 @@ def _target_machine(level: int) -> Any:
 
 
 def optimise(module: Any, machine: Any, pipeline: str) -> None:
-    """Runs the passes of a pipeline over every function, one after the other: no inlining, so that every wasm frame
-    keeps a frame of its own."""
-    tuning = llvm.create_pipeline_tuning_options(1)
-    builder = llvm.create_pass_builder(machine, tuning)
-    passes = llvm.create_new_function_pass_manager()
+    """Runs the passes of a pipeline: function passes only. No inlining, so that every wasm frame keeps a frame of its
+    own."""
+    if pipeline == "fast":
+        return
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(1))
+    # One run for the whole module: a run sets every analysis up anew, which takes longer than a small function does.
+    passes = llvm.create_new_module_pass_manager()
     passes.add_sroa_pass()
     if pipeline == "speed":
         passes.add_instruction_combine_pass()
         passes.add_simplify_cfg_pass()
-    for function in module.functions:
-        if not function.is_declaration:
-            passes.run(function, builder)
+    passes.run(module, builder)
 
 
 def compile_ir(text: str, pipeline: str) -> bytes:

@@ -127,8 +127,12 @@ class _Pool:
     def acquire(self, limit: int) -> _Worker | None:
         """An idle worker, or a new one if fewer than `limit` exist."""
         with self.lock:
-            if self.idle:
-                return self.idle.pop()
+            while self.idle:
+                worker = self.idle.pop()
+                if worker.process.poll() is None:
+                    return worker
+                worker.close()  # it was idle for too long, or somebody killed it
+                self.all.discard(worker)
             if len(self.all) >= limit:
                 return None
             worker = _Worker()

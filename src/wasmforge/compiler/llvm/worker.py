@@ -38,7 +38,7 @@ STACK_SIZE: Final = 100 << 20
 """Bytes. Some of LLVM recurses over the nesting of blocks."""
 
 CPU_SECONDS: Final = 10
-CPU_SECONDS_PER_INSTRUCTION: Final = 0.0003
+CPU_SECONDS_PER_INSTRUCTION: Final = {"speed": 0.0003, "none": 0.0002, "fast": 0.00006}
 """Processor time that a chunk may take, several times what real code needs. Threat: some of LLVM's
 algorithms are superlinear, and a module can be made for that; the process is killed (SIGXCPU) when time is up."""
 
@@ -164,9 +164,9 @@ def _watch() -> None:
     os._exit(0)
 
 
-def _limit(instructions: int) -> None:
+def _limit(instructions: int, pipeline: str) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = used.ru_utime + used.ru_stime + CPU_SECONDS + CPU_SECONDS_PER_INSTRUCTION * instructions
+    seconds = used.ru_utime + used.ru_stime + CPU_SECONDS + CPU_SECONDS_PER_INSTRUCTION[pipeline] * instructions
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     soft = int(seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
@@ -190,7 +190,7 @@ def main() -> None:
         if not select.select([sys.stdin.buffer], [], [], IDLE_SECONDS)[0]:
             sys.exit(0)
         request = marshal.loads(_read(int.from_bytes(_read(4), "little")))
-        _limit(request["instructions"])
+        _limit(request["instructions"], request["pipeline"])
         if "context" in request:
             contexts = {request["module"]: ModuleContext.decode(request["context"])}
         try:

@@ -1,0 +1,25 @@
+"""`Buffer`, where machine code grows. Uncompiled it is a bytearray with two more names; compiled by mypyc it is mypyc's own
+writer, whose `append` is a store into memory instead of a method call (a hundred nanoseconds an instruction less).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from librt.strings import BytesWriter as Buffer
+else:
+
+    class Buffer(bytearray):
+        __slots__ = ()
+
+        def getvalue(self):
+            return bytes(self)
+
+        def truncate(self, size):
+            del self[size:]
+
+        write = bytearray.extend
+
+
+__all__ = ["Buffer"]
