@@ -12,8 +12,6 @@ from wasmforge.runtime.store import require
 from wasmforge.store import Store, check_store, context
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import REFERENCE_TYPES
-from wasmforge.types import FuncType
-from wasmforge.values import plain_reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
 
     from wasmforge.extern import Extern
     from wasmforge.store import Storelike
+    from wasmforge.types import FuncType
 
 __all__ = ["ArgumentCountError", "Caller", "Func", "function_of", "host_function", "wrap_function"]
 
@@ -48,6 +47,8 @@ class Func:
     __slots__ = ("__weakref__", "_call", "_function", "_vm")
 
     def __init__(self, store: Storelike, ty: FuncType, func: Callable[..., Any], access_caller: bool = False) -> None:
+        from wasmforge.types import FuncType  # `types` and `values` are not needed for calling what instances export
+
         if not isinstance(store, (Store, Caller)):
             raise TypeError("expected a Store")
         if not isinstance(ty, FuncType):
@@ -67,6 +68,8 @@ class Func:
 
     def type(self, store: Storelike) -> FuncType:
         """The type of the function."""
+        from wasmforge.types import FuncType
+
         check_store(store, self._vm.id)
         return FuncType._wrap(self._function.type)
 
@@ -107,6 +110,8 @@ class Func:
         call = self._function.make_callable(self._function.name or "func")
         if REFERENCE_TYPES.isdisjoint(self._function.type.params):
             return call  # a `Val` of a number converts itself
+
+        from wasmforge.values import plain_reference
 
         def call_with_references(*params: Any) -> Any:
             return call(*map(plain_reference, params))
@@ -164,6 +169,10 @@ def wrap_function(function: VMFunction) -> Func:
 def function_of(value: object) -> VMFunction | None:
     """The runtime's function behind a `Func`, a `Val` of one, or a function object that `bind` made; None if it is
     none of these. Whether it belongs to the right store is for the runtime to check."""
+    if isinstance(value, Func):
+        return value._function
+    from wasmforge.values import plain_reference
+
     value = plain_reference(value)
     if isinstance(value, Func):
         return value._function
@@ -195,6 +204,8 @@ def host_function(vm: VMStore, ty: FuncType, func: Callable[..., Any], access_ca
 
 def _with_plain_results(func: Callable[..., Any]) -> Callable[..., Any]:
     """`func` with references taken out of `Val`s. (Numbers need no such help: a `Val` converts to them itself.)"""
+
+    from wasmforge.values import plain_reference
 
     def call(*params: Any) -> Any:
         results = func(*params)

@@ -7,7 +7,6 @@ from wasmforge.engine import Engine
 from wasmforge.runtime import CompiledModule
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import ExternKind
-from wasmforge.types import ExportType, ExternType, ImportType, _wrap_extern_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
     from wasmforge.compiler.info import CompiledModuleInfo
     from wasmforge.runtime.cache.known import KnownFile
+    from wasmforge.types import ExportType, ExternType, ImportType
 
 __all__ = ["Module"]
 
@@ -139,12 +139,16 @@ class Module(Managed):
     @property
     def imports(self) -> list[ImportType]:
         """What the module needs, in the order in which `Instance` wants it."""
+        from wasmforge.types import ImportType
+
         info = self._open().info
         return [ImportType._new(i.module, i.name, import_type(info, k)) for k, i in enumerate(info.imports)]
 
     @property
     def exports(self) -> list[ExportType]:
         """What the module offers, in its own order."""
+        from wasmforge.types import ExportType
+
         info = self._open().info
         return [ExportType._new(e.name, export_type(info, k)) for k, e in enumerate(info.exports)]
 
@@ -212,12 +216,16 @@ def _to_wasm(wasm: str | bytes | bytearray) -> bytes:
 
 def import_type(info: CompiledModuleInfo, k: int) -> ExternType:
     """The type of import `k`."""
+    from wasmforge.types import _wrap_extern_type
+
     ty = info.imports[k].type
     return _wrap_extern_type(info.types[ty] if isinstance(ty, int) else ty)
 
 
 def export_type(info: CompiledModuleInfo, k: int) -> ExternType:
     """The type of export `k`."""
+    from wasmforge.types import _wrap_extern_type
+
     export = info.exports[k]
     if export.kind == ExternKind.FUNC:
         return _wrap_extern_type(info.types[info.all_functions()[export.index]])
