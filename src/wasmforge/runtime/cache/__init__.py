@@ -2,7 +2,7 @@
 it decodes anything, and gives it what the compiler made; a hit is one hash, one checksum and one mapping of a file.
 
 Here is what a hit needs; `storing` has the rest (writing, removing), `settings` the limits and Wasmtime's
-configuration files, `trust` the checks of directories and files.
+configuration files, `trust` the checks of directories and files, `known` what spares files the hash and the checksum.
 
 THREAT: what lies here is machine code that runs with our rights. Whoever can write to the directory, or make us look
 into another, runs code as us; so `trust` refuses both, and the key is a cryptographic hash, so that nobody can make a
