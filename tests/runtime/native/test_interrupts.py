@@ -4,9 +4,11 @@ wherever wasm is, and a handler that returns leaves wasm as if nothing had happe
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -196,6 +198,63 @@ def test_ignored_and_default_signals_stay_so(store: Store, handler: signal.Handl
         signal.signal(signal.SIGTERM, old)
 
 
+def test_a_handler_may_change_mask_and_alternate_stack(store: Store) -> None:
+    """Resuming restores the interrupted registers, not what the handler changed on purpose."""
+    libc = ctypes.CDLL(None)
+    work = store.function("work", I_I)
+    stack = ctypes.create_string_buffer(65536)
+    before = (ctypes.c_uint64 * 3)()
+    now = (ctypes.c_uint64 * 3)()
+    libc.sigaltstack(None, before)
+    hits = 0
+
+    def handler(number: int, frame: object) -> None:
+        nonlocal hits
+        hits += 1
+        if hits == 20:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+            assert libc.sigaltstack((ctypes.c_uint64 * 3)(ctypes.addressof(stack), 0, 65536), None) == 0
+
+    def body() -> bool:
+        work(100_000)  # long, so that the 20th signal comes in here and not in Python
+        return hits < 25
+
+    try:
+        run_with_handler(handler, body)
+        libc.sigaltstack(None, now)
+        assert now[0] == ctypes.addressof(stack)
+        assert signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        libc.sigaltstack(before, None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
+
+
+def test_a_signal_that_was_passed_on_counts_once(store: Store) -> None:
+    """CPython writes a byte a signal to the wakeup file; asyncio reads them."""
+    endless = store.function("endless", I_I, CALL_FLAG_RELEASE_GIL)
+    reader, writer = socket.socketpair()
+    for end in (reader, writer):
+        end.setblocking(False)
+
+    def send() -> None:
+        time.sleep(0.01)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    signal.set_wakeup_fd(writer.fileno())
+    try:
+        for _ in range(5):
+            thread = threading.Thread(target=send)
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                endless(1)
+            thread.join()
+            assert reader.recv(100) == bytes([signal.SIGINT])
+    finally:
+        signal.set_wakeup_fd(-1)
+        reader.close()
+        writer.close()
+
+
 def test_signal_on_another_thread_reaches_the_main_thread(store: Store) -> None:
     """The kernel may deliver SIGINT to any thread; wasm loops on the main one, with the GIL released."""
     endless = store.function("endless", I_I, CALL_FLAG_RELEASE_GIL)
@@ -247,3 +306,4 @@ def test_backtrace_of_an_interrupt_begins_at_the_interrupted_function(store: Sto
     assert exception is caught.value
     assert omitted == 0
     assert code().name(pcs[0]) == "endless"
+    assert ctypes.string_at(pcs[0], 2) == b"\xeb\xfe", "the very instruction: a jump to itself"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import threading
 from typing import Any
@@ -59,6 +60,28 @@ def test_program_counters_are_inside_the_right_instruction(store: Store) -> None
         store.function("deep", II_I)(3, 0)
     assert names(caught.value) == ["load", "deep", "deep", "deep", "deep"]
     assert len({*caught.value.pcs[2:5]}) == 1, "the same call thrice"
+
+
+def instruction_at(pc: int) -> tuple[int, str]:
+    """Start and mnemonic of the instruction that `pc` lies in."""
+    capstone = pytest.importorskip("capstone")
+    start = max(a for a in code().symbols.values() if a <= pc)
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    for instruction in decoder.disasm(ctypes.string_at(start, pc - start + 16), start):
+        if instruction.address <= pc < instruction.address + instruction.size:
+            return instruction.address, instruction.mnemonic
+    raise AssertionError("not an instruction")
+
+
+def test_look_up_addresses_lie_inside_instructions(store: Store) -> None:
+    """What a table of instruction starts needs: a call's last byte, not its successor; a fault's own start."""
+    for kind in (0, 9):
+        with pytest.raises(Trap) as caught:
+            store.function("deep", II_I)(3, kind)
+        innermost, *outer = caught.value.pcs
+        address, mnemonic = instruction_at(innermost)
+        assert (address == innermost, mnemonic) == ((True, "mov") if kind == 0 else (False, "call"))
+        assert all(instruction_at(pc)[1] == "call" and instruction_at(pc + 1)[0] == pc + 1 for pc in outer)
 
 
 def test_backtrace_is_cut(store: Store) -> None:
