@@ -5,17 +5,17 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: run test lint bench guests clean
+.PHONY: run test lint bench guests compiled test-compiled clean
 
 # One stamp a set of dependencies, so that `make run` does not download what only tests and benchmarks need.
-$(VENV)/.run: pyproject.toml
+$(VENV)/.run: pyproject.toml setup.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[llvm]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml
+$(VENV)/.test: pyproject.toml setup.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint,bench]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[llvm,test,lint,bench]'
 	@touch $@ $(VENV)/.run
 
 ## run: compile a real program (a Mandelbrot set in WebAssembly text) and run it
@@ -25,6 +25,22 @@ run: $(VENV)/.run
 ## test: linters, then every suite
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
+
+# The compiled front end is installed beside the checkout, never into it: extension modules there would hide edits.
+COMPILED := .cache/compiled
+$(COMPILED)/.stamp: pyproject.toml setup.py $(shell find src/wasmforge -name '*.py') | $(VENV)/.test
+	@rm -rf $(COMPILED)
+	WASMFORGE_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(COMPILED) .
+	@touch $@
+
+## compiled: build the front end with mypyc, for the tests that compare it with its sources (a minute or two)
+compiled: $(COMPILED)/.stamp
+
+## test-compiled: the suites of what mypyc compiles, on the compiled modules
+test-compiled: compiled
+	PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal \
+		tests/binary tests/validation tests/text tests/compiler tests/wast tests/packaging
 
 ## lint: style, types, and the order of the house
 lint: $(VENV)/.test

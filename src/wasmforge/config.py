@@ -7,6 +7,7 @@ too, accepts the value that means "without it", and raises WasmtimeError otherwi
 from __future__ import annotations
 
 from wasmforge._managed import Managed
+from wasmforge.compiler.availability import llvm_available
 from wasmforge.compiler.environ import OPTIMIZATION_LEVELS, Tunables
 from wasmforge.syntax.errors import WasmtimeError
 
@@ -28,7 +29,7 @@ HOST_PAGE = 4096
 DEFAULT_MAX_WASM_STACK = 512 << 10
 """Bytes of stack for WebAssembly, Wasmtime's default."""
 
-STRATEGIES = {"auto": "llvm", "llvm": "llvm", "cranelift": "llvm", "baseline": "baseline", "winch": "baseline"}
+STRATEGIES = {"auto": "auto", "llvm": "llvm", "cranelift": "llvm", "baseline": "baseline", "winch": "baseline"}
 """Names of strategies, those of the wasmtime package included, and the compiler of each."""
 
 PROFILERS = ("none", "jitdump")
@@ -109,18 +110,27 @@ class Config(Managed):
         """The tunables, bytes of stack, whether to compile in parallel, and which compiler; the config is used up."""
         self._check_open()
         self._closed = True
-        return Tunables(**self._tunables), self._max_wasm_stack, self._parallel, self._strategy  # type: ignore[arg-type]
+        strategy = self._strategy
+        if strategy == "auto":
+            strategy = "llvm" if llvm_available() else "baseline"
+        return Tunables(**self._tunables), self._max_wasm_stack, self._parallel, strategy  # type: ignore[arg-type]
 
     # --- Compilation ----------------------------------------------------------------------------------------
 
     @_setting
     def strategy(self, strategy: str) -> None:
         """Which compiler: `"llvm"`, which optimises, `"baseline"`, which compiles a hundred times faster, or `"auto"`,
-        for now the same as `"llvm"`. The wasmtime package's names mean `"llvm"` (`"cranelift"`) and
-        `"baseline"` (`"winch"`)."""
+        for now `"llvm"` where llvmlite is installed and `"baseline"` where it is not. The wasmtime package's names mean
+        `"llvm"` (`"cranelift"`) and `"baseline"` (`"winch"`). Raises WasmtimeError when the optimising compiler is not
+        installed, and for an unknown name."""
         self._check_open()
         if strategy not in STRATEGIES:
             raise WasmtimeError(f"unknown strategy: {strategy}")
+        if STRATEGIES[strategy] == "llvm" and not llvm_available():
+            raise WasmtimeError(
+                f"strategy {strategy!r} needs the optimising compiler, which is not installed: "
+                "pip install 'wasmforge[llvm]'"
+            )
         self._strategy = STRATEGIES[strategy]
 
     @_setting

@@ -27,6 +27,7 @@ NOT_HERE = {
     "completion": "shell completion",
 }
 HELP_WORDS = ("-h", "--help")
+VERBOSE_WORDS = ("-v", "--verbose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,10 +67,7 @@ def _dispatch(words: list[str]) -> int:
         print(_help())
         return 0 if words else EXIT_USAGE
     if words[0] in ("-V", "--version"):
-        from wasmforge.version import VERSION
-
-        print(f"wasmforge {VERSION}")
-        return 0
+        return _version(words[1:])
     if words[0] in NOT_HERE:
         raise UsageError(f"'wasmforge {words[0]}' does not exist yet: {NOT_HERE[words[0]]} is not implemented")
     if words[0] in SUBCOMMANDS:
@@ -93,6 +91,16 @@ def _dispatch(words: list[str]) -> int:
     return status
 
 
+def _version(words: list[str]) -> int:
+    for word in words:
+        if word not in VERBOSE_WORDS:
+            raise UsageError(f"unexpected argument '{word}' found\n\nUsage: wasmforge --version [-v]")
+    from wasmforge.cli.version import describe
+
+    print(describe(verbose=bool(words)))
+    return 0
+
+
 def _import(command: str) -> ModuleType:
     # Only the one that is used: each brings what it needs.
     from importlib import import_module
@@ -107,5 +115,6 @@ def _help() -> str:
         "Usage: wasmforge [OPTIONS] <WASM> [ARGS]...   (the same as `wasmforge run`)\n"
         "       wasmforge <COMMAND>\n\n"
         f"Commands:\n{rows}\n\n"
+        "`wasmforge --version -v` says what this installation consists of,\n"
         "`wasmforge <COMMAND> --help` lists the options of a command.\n"
     )

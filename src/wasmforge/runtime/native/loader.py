@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     from wasmforge.runtime import ffi as ctypes
 
-__all__ = ["PACKAGED_IMAGE", "MappedImage", "load", "source_key"]
+__all__ = ["PACKAGED_IMAGE", "MappedImage", "load", "locate", "source_key"]
 
 _ROOM: Final = os.path.dirname(os.path.abspath(__file__))
 PACKAGED_IMAGE: Final = os.path.join(_ROOM, "gates.bin")
@@ -82,20 +82,39 @@ class MappedImage:
 def load() -> MappedImage:
     """Maps the gates. Raises WasmtimeError when there is no image and none can be built."""
     key = source_key()
-    owner = os.stat(__file__).st_uid  # whom we trust already, since we run this file
-    packaged = _try_file(PACKAGED_IMAGE, key, (owner, os.geteuid()))
-    if packaged is not None:
-        return packaged
-    cache = _cache_file(key)
-    if cache is not None:
-        cached = _try_file(cache, key, (os.geteuid(),))
-        if cached is not None:
-            return cached
+    for path, owners, writable in _places(key):
+        mapped = _try_file(path, key, owners, writable)
+        if mapped is not None:
+            return mapped
     data = _build()
+    cache = _cache_file(key)
     image, _ = decode(data)
     if cache is not None:
         _store(cache, data)
     return _map(image, None, 0)
+
+
+def locate() -> str | None:
+    """The file that `load` would map, or None when it would have to build one."""
+    key = source_key()
+    for path, owners, writable in _places(key):
+        found = _open_file(path, key, owners, writable)
+        if found is not None:
+            os.close(found[0])
+            return path
+    return None
+
+
+def _places(key: bytes) -> list[tuple[str, tuple[int, ...], int]]:
+    """Where an image may lie, with who may own it and which permissions to write do no harm."""
+    # Whoever owns or may write this file, which we run, is trusted already: an installer whose umask lets the group
+    # write makes both so.
+    ours = os.stat(__file__)
+    places: list[tuple[str, tuple[int, ...], int]] = [(PACKAGED_IMAGE, (ours.st_uid, os.geteuid()), ours.st_mode)]
+    cache = _cache_file(key)
+    if cache is not None:
+        places.append((cache, (os.geteuid(),), 0))
+    return places
 
 
 def _cache_file(key: bytes) -> str | None:
@@ -108,26 +127,35 @@ def _cache_file(key: bytes) -> str | None:
     return os.path.join(root, "wasmforge", f"gates-{key.decode()}.bin")
 
 
-def _try_file(path: str, key: bytes, owners: tuple[int, ...]) -> MappedImage | None:
+def _try_file(path: str, key: bytes, owners: tuple[int, ...], writable: int = 0) -> MappedImage | None:
     """The image in a file, or None when it is missing, untrusted, outdated or damaged."""
+    found = _open_file(path, key, owners, writable)
+    if found is None:
+        return None
+    fd, image, text_offset = found
+    try:
+        return _map(image, fd, text_offset)
+    finally:
+        os.close(fd)
+
+
+def _open_file(path: str, key: bytes, owners: tuple[int, ...], writable: int) -> tuple[int, GatesImage, int] | None:
+    """The open file of an image, the image, and where its text starts; None when it cannot be used."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
-    try:
-        status = os.fstat(fd)
-        trusted = stat.S_ISREG(status.st_mode) and status.st_uid in owners and not status.st_mode & 0o022
-        if not trusted or status.st_size > 1 << 20:
-            return None
+    status = os.fstat(fd)
+    trusted = stat.S_ISREG(status.st_mode) and status.st_uid in owners and not status.st_mode & 0o022 & ~writable
+    if trusted and status.st_size <= 1 << 20:
         try:
             image, text_offset = decode(os.read(fd, 1 << 20))
-        except (WasmtimeError, ValueError):
-            return None
-        if image.key != key:
-            return None
-        return _map(image, fd, text_offset)
-    finally:
-        os.close(fd)
+            if image.key == key:
+                return fd, image, text_offset
+        except (WasmtimeError, ValueError, OSError):
+            pass
+    os.close(fd)
+    return None
 
 
 def _store(path: str, data: bytes) -> None:
