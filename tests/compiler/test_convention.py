@@ -1,0 +1,209 @@
+"""The internal calling convention, from both sides: code of the LLVM compiler calls hand-written assembly and is
+called by it, with random signatures, and every argument, every result and every preserved register is compared.
+
+The assembly is generated from the rules in `compiler.environ` alone. A baseline compiler has to pass the same tests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import struct
+
+import pytest
+
+from tests.compiler.machine import Machine, Mapping, assemble, executable
+from wasmforge.compiler.environ import (
+    INTEGER_ARGUMENTS,
+    INTEGER_RESULTS,
+    VALRAW_SIZE,
+    Location,
+    StoreContext,
+    Tunables,
+    VMContextOffsets,
+    VMFunctionImport,
+    assign_params,
+    assign_results,
+)
+from wasmforge.syntax.types import VALUE_TYPES, ExternKind, FuncType, ValType
+
+TYPES = [t for t, name in VALUE_TYPES.items() if name != "v128"]
+PRESERVED = ("rbx", "r12", "r13", "r14", "r15")
+CLOBBERED = ("rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11")
+SIGNATURES = 40
+
+
+def random_signature(rng: random.Random) -> FuncType:
+    params = tuple(rng.choice(TYPES) for _ in range(rng.choice((0, 1, 2, 3, 7, 12, 20))))
+    results = tuple(rng.choice(TYPES) for _ in range(rng.choice((0, 1, 2, 3, 5, 9))))
+    return FuncType(params, results)
+
+
+def mask(t: ValType) -> int:
+    return 0xFFFF_FFFF if VALUE_TYPES[t] in ("i32", "f32", "externref") else (1 << 64) - 1
+
+
+def move_in(location: Location, registers: tuple[str, ...], area: int, source: str) -> list[str]:
+    """Assembly that loads a value from [source] to where it travels; r10 holds the store context."""
+    if location.kind == "integer":
+        return [f"mov {registers[location.index]}, [{source}]"]
+    if location.kind == "vector":
+        return [f"movsd xmm{location.index}, [{source}]"]
+    return [f"mov rax, [{source}]", f"mov [r10 + {area + VALRAW_SIZE * location.index}], rax"]
+
+
+def move_out(location: Location, registers: tuple[str, ...], area: int, target: str, scratch: str) -> list[str]:
+    if location.kind == "integer":
+        return [f"mov [{target}], {registers[location.index]}"]
+    if location.kind == "vector":
+        return [f"movsd [{target}], xmm{location.index}"]
+    return [f"mov {scratch}, [r10 + {area + VALRAW_SIZE * location.index}]", f"mov [{target}], {scratch}"]
+
+
+def caller(ft: FuncType) -> str:
+    """`caller(buffer, vmctx, function)` in the C convention: calls with the arguments in the buffer, stores the results
+    behind them, and returns 0, or 1 when a register that the callee preserves has changed.
+
+    r11 and the frame survive nothing, so the buffer's address is kept on the stack.
+    """
+    buffer_results = VALRAW_SIZE * len(ft.params)
+    lines = [".globl caller", "caller:", "push rbp", "mov rbp, rsp"]
+    lines += [f"push {r}" for r in PRESERVED]
+    lines += ["push rdi", "push rdx", "sub rsp, 8"]
+    lines += ["mov r13, rsi", f"mov r10, [rsi + {VMContextOffsets.STORE_CONTEXT}]", "mov r11, rdi"]
+    for k, location in enumerate(assign_params(ft)):
+        if location.kind == "area":
+            lines += move_in(location, INTEGER_ARGUMENTS, StoreContext.OVERFLOW_AREA, f"r11 + {VALRAW_SIZE * k}")
+    for k, location in enumerate(assign_params(ft)):
+        if location.kind != "area":
+            lines += move_in(location, INTEGER_ARGUMENTS, 0, f"r11 + {VALRAW_SIZE * k}")
+    lines += [f"mov {r}, {0x1111 * (k + 1)}" for k, r in enumerate(PRESERVED) if r != "r13"]
+    lines += ["mov rax, [rsp + 8]", "mov [rsp], r13", "call rax", "mov r11, [rsp + 16]"]
+    for k, location in enumerate(assign_results(ft)):
+        if location.kind != "area":
+            lines += move_out(location, INTEGER_RESULTS, 0, f"r11 + {buffer_results + VALRAW_SIZE * k}", "rax")
+    lines += ["mov rdi, [rsp]", f"mov r10, [rdi + {VMContextOffsets.STORE_CONTEXT}]"]
+    for k, location in enumerate(assign_results(ft)):
+        if location.kind == "area":
+            target = f"r11 + {buffer_results + VALRAW_SIZE * k}"
+            lines += move_out(location, INTEGER_RESULTS, StoreContext.RESULTS_AREA, target, "rax")
+    lines += ["mov eax, 1", "cmp r13, rdi", "jne done"]
+    for k, register in enumerate(PRESERVED):
+        if register != "r13":
+            lines += [f"cmp {register}, {0x1111 * (k + 1)}", "jne done"]
+    lines += ["lea rdi, [rbp - 64]", "cmp rdi, rsp", "jne done", "xor eax, eax", "done:", "lea rsp, [rbp - 40]"]
+    lines += [f"pop {r}" for r in reversed(PRESERVED)]
+    return "\n".join([*lines, "pop rbp", "ret"])
+
+
+def callee(ft: FuncType) -> str:
+    """A function of the type in assembly: stores its arguments in a buffer (its address stands where the vmctx's
+    builtins would be), takes its results from behind them, and ruins every register that it may.
+
+    Returns to nowhere if the stack is not aligned, the direction flag set or the caller's vmctx not in r10.
+    """
+    lines = [".globl callee", "callee:", "push rbp", "mov rbp, rsp", f"mov r11, [r13 + {VMContextOffsets.BUILTINS}]"]
+    lines += ["mov rax, rsp", "and eax, 15", "jne bad", f"cmp r10, [r13 + {VMContextOffsets.GC_HEAP}]", "jne bad"]
+    lines += ["pushfq", "pop rax", "test eax, 0x400", "jne bad", f"mov r10, [r13 + {VMContextOffsets.STORE_CONTEXT}]"]
+    for k, location in enumerate(assign_params(ft)):
+        lines += move_out(location, INTEGER_ARGUMENTS, StoreContext.OVERFLOW_AREA, f"r11 + {VALRAW_SIZE * k}", "rax")
+    results = assign_results(ft)
+    base = VALRAW_SIZE * len(ft.params)
+    for k, location in enumerate(results):
+        if location.kind == "area":
+            lines += move_in(location, INTEGER_RESULTS, StoreContext.RESULTS_AREA, f"r11 + {base + VALRAW_SIZE * k}")
+    # The upper halves of the vector registers and all that carries no result is undefined for the caller.
+    lines += [f"pcmpeqd xmm{k}, xmm{k}" for k in range(16)]
+    lines += [f"mov {r}, -1" for r in CLOBBERED if r not in ("r11", "r10")]
+    for k, location in enumerate(results):
+        if location.kind != "area":
+            lines += move_in(location, INTEGER_RESULTS, 0, f"r11 + {base + VALRAW_SIZE * k}")
+    return "\n".join([*lines, "mov r10, -1", "mov r11, -1", "pop rbp", "ret", "bad:", "ud2"])
+
+
+def text_types(types: tuple[ValType, ...]) -> str:
+    return " ".join(VALUE_TYPES[t] for t in types)
+
+
+def module_text(ft: FuncType, how: str) -> str:
+    """`pass` hands its parameters to the import and returns what that returns: the compiled code is callee and caller
+    at once, and keeps values alive across the call."""
+    kinds = f"(param {text_types(ft.params)}) (result {text_types(ft.results)})"
+    arguments = " ".join(f"local.get {k}" for k in range(len(ft.params)))
+    spare = " ".join(f"(local.set $a{k} (i64.add (local.get $a{k}) (global.get $g)))" for k in range(6))
+    kept = " ".join(f"(global.set $g (i64.add (global.get $g) (local.get $a{k})))" for k in range(6))
+    call = "call $imported" if how == "import" else "call $middle"
+    return f"""(module
+      (type $t (func {kinds}))
+      (import "" "f" (func $imported (type $t)))
+      (global $g (mut i64) (i64.const 0))
+      (func $middle (export "middle") (type $t) {arguments} call $imported)
+      (func (export "pass") (type $t)
+        {" ".join(f"(local $a{k} i64)" for k in range(6))}
+        {spare} {arguments} {call} {kept}))"""
+
+
+@pytest.mark.parametrize("how", ["import", "direct"])
+@pytest.mark.parametrize("optimization", ["speed", "none"])
+def test_random_signatures_against_assembly(how: str, optimization: str) -> None:
+    rng = random.Random(7 if how == "import" else 8)
+    for _ in range(SIGNATURES // 4):
+        ft = random_signature(rng)
+        machine = Machine(module_text(ft, how), Tunables(optimization=optimization))
+        code, symbols = assemble(caller(ft) + "\n" + callee(ft))
+        mapping = executable(code)
+        received = Mapping(VALRAW_SIZE * (len(ft.params) + len(ft.results)) + 16)
+        # The import's record: the function, and a "vmctx" of its own, whose fields tell it what to expect.
+        other = Mapping(VMContextOffsets.HEADER_SIZE)
+        vm = machine.vmctx.address
+        machine.poke(other.address + VMContextOffsets.STORE_CONTEXT, machine.store.address)
+        machine.poke(other.address + VMContextOffsets.BUILTINS, received.address)
+        machine.poke(other.address + VMContextOffsets.GC_HEAP, vm)
+        record = vm + machine.offsets.imported_function(0)
+        machine.poke(record + VMFunctionImport.WASM_CALL, mapping.address + symbols["callee"])
+        machine.poke(record + VMFunctionImport.VMCTX, other.address)
+        index = next(e.index for e in machine.info.exports if e.name == "pass" and e.kind == ExternKind.FUNC)
+        target = machine.code.address + machine.info.function_range(index - 1).start
+        call = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 3)(mapping.address + symbols["caller"])
+        for _ in range(3):
+            sent = [rng.getrandbits(64) for _ in ft.params]
+            returned = [rng.getrandbits(64) for _ in ft.results]
+            buffer = Mapping(VALRAW_SIZE * (len(sent) + len(returned)) + 16)
+            for k, value in enumerate(sent):
+                buffer.write(VALRAW_SIZE * k, struct.pack("<Q", value))
+            for k, value in enumerate(returned):
+                received.write(VALRAW_SIZE * (len(sent) + k), struct.pack("<Q", value))
+            assert call(buffer.address, vm, target) == 0, f"{ft}: a preserved register changed"
+            for k, (value, t) in enumerate(zip(sent, ft.params, strict=True)):
+                got = machine.peek(received.address + VALRAW_SIZE * k)
+                assert got & mask(t) == value & mask(t), f"{ft}: parameter {k}"
+            for k, (value, t) in enumerate(zip(returned, ft.results, strict=True)):
+                got = machine.peek(buffer.address + VALRAW_SIZE * (len(sent) + k))
+                assert got & mask(t) == value & mask(t), f"{ft}: result {k}"
+            buffer.close()
+
+
+def test_array_calls_carry_every_signature() -> None:
+    """The array-to-wasm trampolines: arguments and results of a function that returns what it got."""
+    rng = random.Random(11)
+    for _ in range(SIGNATURES // 4):
+        types = tuple(rng.choice(TYPES) for _ in range(rng.choice((1, 2, 3, 6, 9, 30))))
+        order = list(range(len(types)))
+        rng.shuffle(order)
+        results = " ".join(VALUE_TYPES[types[k]] for k in order)
+        body = " ".join(f"local.get {k}" for k in order)
+        machine = Machine(f'(module (func (export "f") (param {text_types(types)}) (result {results}) {body}))')
+        values = [rng.getrandbits(64) & mask(t) for t in types]
+        assert machine.call("f", *values) == [values[k] for k in order]
+
+
+def test_a_thousand_parameters_and_results() -> None:
+    """The validator's limits, and the size of the areas in the store context."""
+    kinds = " ".join(["i64"] * 1000)
+    body = " ".join(f"local.get {k}" for k in range(1000))
+    machine = Machine(
+        f"""(module (func $f (param {kinds}) (result {kinds}) {body})
+          (func (export "f") (param {kinds}) (result {kinds}) {body} call $f))"""
+    )
+    values = [k * 0x0123_4567_89AB for k in range(1000)]
+    assert machine.call("f", *values) == values
