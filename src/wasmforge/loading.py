@@ -268,8 +268,8 @@ class LoadedMemory:
 
     @property
     def type(self) -> MemoryType:
-        """The type; its minimum is the present size."""
-        return MemoryType._wrap(self._entity.type)
+        """The type that it was made with."""
+        return MemoryType._wrap(self._entity.declared_type)
 
     @property
     def size(self) -> int:
@@ -329,8 +329,8 @@ class LoadedTable:
 
     @property
     def type(self) -> TableType:
-        """The type; its minimum is the present size."""
-        return TableType._wrap(self._entity.type)
+        """The type that it was made with."""
+        return TableType._wrap(self._entity.declared_type)
 
     def grow(self, amount: int, init: Any = None) -> int:
         """Add elements. Returns the size before; raises WasmtimeError when it is not possible."""

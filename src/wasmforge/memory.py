@@ -50,8 +50,8 @@ class Memory:
         return self._memory
 
     def type(self, store: Storelike) -> MemoryType:
-        """The type of the memory; its minimum is the present size."""
-        return MemoryType._wrap(self._checked(store).type)
+        """The type that the memory was made with."""
+        return MemoryType._wrap(self._checked(store).declared_type)
 
     def size(self, store: Storelike) -> int:
         """The size in pages of 64 KiB."""

@@ -49,8 +49,8 @@ class Table:
         return self._table
 
     def type(self, store: Storelike) -> TableType:
-        """The type of the table."""
-        return TableType._wrap(self._checked(store).type)
+        """The type that the table was made with."""
+        return TableType._wrap(self._checked(store).declared_type)
 
     def size(self, store: Storelike) -> int:
         """The number of elements."""
@@ -99,4 +99,4 @@ class Table:
         table.set(idx, val)
 
     def __repr__(self) -> str:
-        return f"<Table of {self._table.size} {TableType._wrap(self._table.type).element}>"
+        return f"<Table of {self._table.size} {TableType._wrap(self._table.declared_type).element}>"

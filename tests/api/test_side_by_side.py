@@ -163,6 +163,7 @@ def memories(w: Any) -> Iterator[Outcome]:
     yield outcome(lambda: memory.grow(store, 10), text=True)
     yield outcome(lambda: memory.grow(store, -1), text=True)
     yield outcome(lambda: len(memory.get_buffer_ptr(store)))
+    yield (memory.size(store), memory.type(store).limits.min)
     own = w.Memory(store, w.MemoryType(w.Limits(2, None)))
     yield (own.size(store), own.type(store).limits.max)
 
@@ -185,6 +186,7 @@ def tables(w: Any) -> Iterator[Outcome]:
     yield outcome(lambda: functions.grow(store, 2, x["add"]))
     yield outcome(lambda: functions.get(store, 5)(store, 2, 3))
     yield outcome(lambda: functions.grow(store, 100, None), text=True)
+    yield (functions.size(store), functions.type(store).limits.min)
     yield outcome(lambda: objects.set(store, 0, "an object"))
     yield outcome(lambda: objects.get(store, 0))
     yield outcome(lambda: objects.get(store, 1))
