@@ -236,7 +236,10 @@ def test_a_signal_that_was_passed_on_counts_once(store: Store) -> None:
     for end in (reader, writer):
         end.setblocking(False)
 
+    ready = threading.Event()
+
     def send() -> None:
+        ready.wait()
         time.sleep(0.01)
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
@@ -246,7 +249,9 @@ def test_a_signal_that_was_passed_on_counts_once(store: Store) -> None:
             thread = threading.Thread(target=send)
             thread.start()
             with pytest.raises(KeyboardInterrupt):
+                ready.set()
                 endless(1)
+            ready.clear()
             thread.join()
             assert reader.recv(100) == bytes([signal.SIGINT])
     finally:
