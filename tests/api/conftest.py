@@ -1,4 +1,4 @@
-"""One engine for the tests of the embedder's objects: what they compile shares its types."""
+"""One engine a strategy for the tests of the embedder's objects: what they compile shares its types."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from collections.abc import Callable
 
 import pytest
 
-import wasmforge
-from wasmforge import Engine, Instance, Module, Store
+from wasmforge import Config, Engine, Instance, Module, Store
 from wasmforge.extern import Extern
 from wasmforge.instance import InstanceExports
 
-_engine: Engine | None = None
+_engines: dict[str, Engine] = {}
 
 
-@pytest.fixture
-def engine() -> Engine:
-    global _engine
-    if _engine is None:
-        _engine = wasmforge.Engine()
-    return _engine
+@pytest.fixture(params=["llvm", "baseline"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    strategy: str = request.param
+    if strategy not in _engines:
+        config = Config()
+        config.strategy = strategy
+        _engines[strategy] = Engine(config)
+    return _engines[strategy]
 
 
 @pytest.fixture

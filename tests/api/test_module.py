@@ -190,14 +190,16 @@ def test_explicit_bounds_checks(engine: Engine) -> None:
     assert x["far"](store, 1) == 0
 
 
-def test_parallel_compilation_off_gives_the_same_image(engine: Engine) -> None:
+@pytest.mark.parametrize("strategy", ["llvm", "baseline"])
+def test_parallel_compilation_off_gives_the_same_image(strategy: str) -> None:
     functions = "\n".join(f'(func (export "f{i}") (result i32) (i32.const {i}))' for i in range(200))
-    config = Config()
-    config.parallel_compilation = False
-    assert (
-        Module(Engine(config), f"(module {functions})").serialize()
-        == Module(engine, f"(module {functions})").serialize()
-    )
+    images = []
+    for parallel in (True, False):
+        config = Config()
+        config.strategy = strategy
+        config.parallel_compilation = parallel
+        images.append(Module(Engine(config), f"(module {functions})").serialize())
+    assert images[0] == images[1]
 
 
 def test_validate_does_not_compile() -> None:
