@@ -219,11 +219,11 @@ def child():
     assert s.function("add", ft("ii", "i"))(2, 3) == 5
     for _ in range(3):
         parent = os.getpid()
-        if os.fork() == 0:
-            time.sleep(0.05)
-            os.kill(parent, signal.SIGINT)
-            os._exit(0)
         try:
+            if os.fork() == 0:
+                time.sleep(0.05)
+                os.kill(parent, signal.SIGINT)
+                os._exit(0)
             s.function("endless", I_I)(1)
         except KeyboardInterrupt:
             print("interrupted", flush=True)

@@ -165,8 +165,8 @@ def test_other_python_signal_handlers_run_too(store: Store) -> None:
     old = signal.signal(signal.SIGALRM, handler)
     try:
         gates().hook_signals()
-        signal.setitimer(signal.ITIMER_REAL, 0.02)
         with pytest.raises(Timeout):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
             store.function("endless", I_I)(1)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
