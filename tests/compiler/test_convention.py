@@ -34,7 +34,7 @@ SIGNATURES = 40
 
 
 def random_signature(rng: random.Random) -> FuncType:
-    params = tuple(rng.choice(TYPES) for _ in range(rng.choice((0, 1, 2, 3, 7, 12, 20))))
+    params = tuple(rng.choice(TYPES) for _ in range(rng.choice((0, 1, 3, 7, 12, 20, 30))))
     results = tuple(rng.choice(TYPES) for _ in range(rng.choice((0, 1, 2, 3, 5, 9))))
     return FuncType(params, results)
 
@@ -125,22 +125,41 @@ def text_types(types: tuple[ValType, ...]) -> str:
     return " ".join(VALUE_TYPES[t] for t in types)
 
 
-def module_text(ft: FuncType, how: str) -> str:
-    """`pass` hands its parameters to the import and returns what that returns: the compiled code is callee and caller
-    at once, and keeps values alive across the call."""
-    kinds = f"(param {text_types(ft.params)}) (result {text_types(ft.results)})"
-    arguments = " ".join(f"local.get {k}" for k in range(len(ft.params)))
+class Shuffled:
+    """A function type, and another one with its parameters and results in another order."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.outer = random_signature(rng)
+        self.params = list(range(len(self.outer.params)))
+        self.results = list(range(len(self.outer.results)))
+        rng.shuffle(self.params)
+        rng.shuffle(self.results)
+        self.inner = FuncType(
+            tuple(self.outer.params[k] for k in self.params), tuple(self.outer.results[k] for k in self.results)
+        )
+
+
+def module_text(signature: Shuffled, how: str) -> str:
+    """`pass` hands its parameters to the import in another order, and returns in another order what that returns: the
+    compiled code is callee and caller at once. It keeps values alive across the call. Without the shuffling, code
+    that reads and writes an area with the same mistake would leave every value where it belongs."""
+    outer, inner = signature.outer, signature.inner
+    arguments = " ".join(f"local.get {k}" for k in signature.params)
     spare = " ".join(f"(local.set $a{k} (i64.add (local.get $a{k}) (global.get $g)))" for k in range(6))
     kept = " ".join(f"(global.set $g (i64.add (global.get $g) (local.get $a{k})))" for k in range(6))
+    results = " ".join(f"(local $r{k} {VALUE_TYPES[t]})" for k, t in enumerate(outer.results))
+    take = " ".join(f"local.set $r{k}" for k in reversed(signature.results))
+    give = " ".join(f"local.get $r{k}" for k in range(len(outer.results)))
     call = "call $imported" if how == "import" else "call $middle"
     return f"""(module
-      (type $t (func {kinds}))
-      (import "" "f" (func $imported (type $t)))
+      (type $outer (func (param {text_types(outer.params)}) (result {text_types(outer.results)})))
+      (type $inner (func (param {text_types(inner.params)}) (result {text_types(inner.results)})))
+      (import "" "f" (func $imported (type $inner)))
       (global $g (mut i64) (i64.const 0))
-      (func $middle (export "middle") (type $t) {arguments} call $imported)
-      (func (export "pass") (type $t)
-        {" ".join(f"(local $a{k} i64)" for k in range(6))}
-        {spare} {arguments} {call} {kept}))"""
+      (func $middle (export "middle") (type $inner)
+        {" ".join(f"local.get {k}" for k in range(len(inner.params)))} call $imported)
+      (func (export "pass") (type $outer) {results} {" ".join(f"(local $a{k} i64)" for k in range(6))}
+        {spare} {arguments} {call} {take} {kept} {give}))"""
 
 
 @pytest.mark.parametrize("how", ["import", "direct"])
@@ -148,11 +167,12 @@ def module_text(ft: FuncType, how: str) -> str:
 def test_random_signatures_against_assembly(how: str, optimization: str) -> None:
     rng = random.Random(7 if how == "import" else 8)
     for _ in range(SIGNATURES // 4):
-        ft = random_signature(rng)
-        machine = Machine(module_text(ft, how), Tunables(optimization=optimization))
-        code, symbols = assemble(caller(ft) + "\n" + callee(ft))
+        signature = Shuffled(rng)
+        outer, inner = signature.outer, signature.inner
+        machine = Machine(module_text(signature, how), Tunables(optimization=optimization))
+        code, symbols = assemble(caller(outer) + "\n" + callee(inner))
         mapping = executable(code)
-        received = Mapping(VALRAW_SIZE * (len(ft.params) + len(ft.results)) + 16)
+        received = Mapping(VALRAW_SIZE * (len(inner.params) + len(inner.results)) + 16)
         # The import's record: the function, and a "vmctx" of its own, whose fields tell it what to expect.
         other = Mapping(VMContextOffsets.HEADER_SIZE)
         vm = machine.vmctx.address
@@ -166,20 +186,20 @@ def test_random_signatures_against_assembly(how: str, optimization: str) -> None
         target = machine.code.address + machine.info.function_range(index - 1).start
         call = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 3)(mapping.address + symbols["caller"])
         for _ in range(3):
-            sent = [rng.getrandbits(64) for _ in ft.params]
-            returned = [rng.getrandbits(64) for _ in ft.results]
+            sent = [rng.getrandbits(64) for _ in outer.params]
+            returned = [rng.getrandbits(64) for _ in inner.results]
             buffer = Mapping(VALRAW_SIZE * (len(sent) + len(returned)) + 16)
             for k, value in enumerate(sent):
                 buffer.write(VALRAW_SIZE * k, struct.pack("<Q", value))
             for k, value in enumerate(returned):
                 received.write(VALRAW_SIZE * (len(sent) + k), struct.pack("<Q", value))
-            assert call(buffer.address, vm, target) == 0, f"{ft}: a preserved register changed"
-            for k, (value, t) in enumerate(zip(sent, ft.params, strict=True)):
+            assert call(buffer.address, vm, target) == 0, f"{outer}: a preserved register changed"
+            for k, (origin, t) in enumerate(zip(signature.params, inner.params, strict=True)):
                 got = machine.peek(received.address + VALRAW_SIZE * k)
-                assert got & mask(t) == value & mask(t), f"{ft}: parameter {k}"
-            for k, (value, t) in enumerate(zip(returned, ft.results, strict=True)):
-                got = machine.peek(buffer.address + VALRAW_SIZE * (len(sent) + k))
-                assert got & mask(t) == value & mask(t), f"{ft}: result {k}"
+                assert got & mask(t) == sent[origin] & mask(t), f"{inner}: parameter {k}"
+            for k, (target_index, t) in enumerate(zip(signature.results, inner.results, strict=True)):
+                got = machine.peek(buffer.address + VALRAW_SIZE * (len(sent) + target_index))
+                assert got & mask(t) == returned[k] & mask(t), f"{outer}: result {target_index}"
             buffer.close()
 
 
