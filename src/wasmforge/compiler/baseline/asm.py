@@ -116,6 +116,9 @@ class Condition:
 class Assembler:
     """Writes machine code into `out`. Registers are numbers of `registers`; `wide` is 1 for 64-bit operands."""
 
+    # Bytes pass through variables of type int: given an i64, mypyc would call `append` as any method of any object,
+    # which takes as long as everything else in here.
+
     def __init__(self) -> None:
         self.out = Buffer()
         self.constants: dict[int, list[int]] = {}
@@ -127,75 +130,98 @@ class Assembler:
 
     def head(self, op: i64, rex: i64) -> None:
         """Prefix, REX if it says anything, escape, opcode."""
+        byte: int
         out = self.out
         if op >= 0x10000:
-            out.append(op >> 16)
+            byte = op >> 16
+            out.append(byte)
             op &= 0xFFFF
         if rex != 0x40:
-            out.append(rex)
+            byte = rex
+            out.append(byte)
         if op >= 0x100:
             out.append(0x0F)
             if op >= 0x200:
                 out.append(0x38 if op < 0x300 else 0x3A)
-        out.append(op & 0xFF)
+        byte = op & 0xFF
+        out.append(byte)
 
     def rr(self, op: i64, wide: i64, reg: i64, rm: i64) -> None:
         """`op reg, rm`, both registers."""
+        byte: int
         self.head(op, 0x40 | wide << 3 | (reg & 8) >> 1 | (rm & 8) >> 3)
-        self.out.append(0xC0 | (reg & 7) << 3 | rm & 7)
+        byte = 0xC0 | (reg & 7) << 3 | rm & 7
+        self.out.append(byte)
 
     def rr8(self, op: i64, wide: i64, reg: i64, rm: i64) -> None:
         """As `rr` where `rm` is a byte register: those of rsi and rdi need a REX prefix."""
+        byte: int
         if 4 <= rm < 8 and not wide and reg & 8 == 0:
             out = self.out
             out.append(0x40)
             self.head(op, 0x40)
-            out.append(0xC0 | (reg & 7) << 3 | rm & 7)
+            byte = 0xC0 | (reg & 7) << 3 | rm & 7
+            out.append(byte)
         else:
             self.rr(op, wide, reg, rm)
 
     def rm(self, op: i64, wide: i64, reg: i64, base: i64, displacement: i64) -> None:
         """`op reg, [base + displacement]`."""
+        byte: int
         self.head(op, 0x40 | wide << 3 | (reg & 8) >> 1 | (base & 8) >> 3)
         out = self.out
         mod_rm: i64 = (reg & 7) << 3 | base & 7
         if displacement == 0 and base & 7 != 5:
-            out.append(mod_rm)
+            byte = mod_rm
+            out.append(byte)
             if base & 7 == 4:
                 out.append(0x24)
         elif -128 <= displacement < 128:
-            out.append(0x40 | mod_rm)
+            byte = 0x40 | mod_rm
+            out.append(byte)
             if base & 7 == 4:
                 out.append(0x24)
-            out.append(displacement & 0xFF)
+            byte = displacement & 0xFF
+            out.append(byte)
         else:
-            out.append(0x80 | mod_rm)
+            byte = 0x80 | mod_rm
+            out.append(byte)
             if base & 7 == 4:
                 out.append(0x24)
             self.dword(displacement)
 
     def rx(self, op: i64, wide: i64, reg: i64, base: i64, index: i64, scale: i64, displacement: i64) -> None:
         """`op reg, [base + index << scale + displacement]`; the index is not rsp."""
+        byte: int
         self.head(op, 0x40 | wide << 3 | (reg & 8) >> 1 | (index & 8) >> 2 | (base & 8) >> 3)
         out = self.out
         mod_rm: i64 = (reg & 7) << 3 | 4
         sib: i64 = scale << 6 | (index & 7) << 3 | base & 7
         if displacement == 0 and base & 7 != 5:
-            out.append(mod_rm)
-            out.append(sib)
+            byte = mod_rm
+            out.append(byte)
+            byte = sib
+            out.append(byte)
         elif -128 <= displacement < 128:
-            out.append(0x40 | mod_rm)
-            out.append(sib)
-            out.append(displacement & 0xFF)
+            byte = 0x40 | mod_rm
+            out.append(byte)
+            byte = sib
+            out.append(byte)
+            byte = displacement & 0xFF
+            out.append(byte)
         else:
-            out.append(0x80 | mod_rm)
-            out.append(sib)
+            byte = 0x80 | mod_rm
+            out.append(byte)
+            byte = sib
+            out.append(byte)
             self.dword(displacement)
 
     def rc(self, op: i64, wide: i64, reg: i64, constant: int) -> None:
         """`op reg, [rip + constant]`, from the function's pool of 64-bit constants."""
+        byte: int
         self.head(op, 0x40 | wide << 3 | (reg & 8) >> 1)
-        self.out.append(5 | (reg & 7) << 3)
+        byte = 5 | (reg & 7) << 3
+        self.out.append(byte)
         places = self.constants.get(constant)
         if places is None:
             places = []
@@ -205,11 +231,16 @@ class Assembler:
 
     def dword(self, value: i64) -> None:
         """Four bytes; the value may be signed or unsigned."""
+        byte: int
         out = self.out
-        out.append(value & 0xFF)
-        out.append(value >> 8 & 0xFF)
-        out.append(value >> 16 & 0xFF)
-        out.append(value >> 24 & 0xFF)
+        byte = value & 0xFF
+        out.append(byte)
+        byte = value >> 8 & 0xFF
+        out.append(byte)
+        byte = value >> 16 & 0xFF
+        out.append(byte)
+        byte = value >> 24 & 0xFF
+        out.append(byte)
 
     def qword(self, value: i64) -> None:
         """Eight bytes of a signed value."""
@@ -217,48 +248,59 @@ class Assembler:
         self.dword(value >> 32)
 
     def byte(self, value: i64) -> None:
-        self.out.append(value)
+        byte: int = value
+        self.out.append(byte)
 
     # --- Instructions of their own shape --------------------------------------------------------------------
 
     def immediate(self, reg: i64, value: i64) -> None:
         """`mov reg, value`, the shortest form that leaves the flags alone."""
+        byte: int
         out = self.out
         if 0 <= value <= 0xFFFFFFFF:
             if reg >= 8:
                 out.append(0x41)
-            out.append(0xB8 | reg & 7)
+            byte = 0xB8 | reg & 7
+            out.append(byte)
             self.dword(value)
         elif -0x80000000 <= value < 0:
             self.rr(Op.MOV_IMMEDIATE, 1, 0, reg)
             self.dword(value)
         else:
-            out.append(0x48 | (reg & 8) >> 3)
-            out.append(0xB8 | reg & 7)
+            byte = 0x48 | (reg & 8) >> 3
+            out.append(byte)
+            byte = 0xB8 | reg & 7
+            out.append(byte)
             self.qword(value)
 
     def group1(self, number: i64, wide: i64, reg: i64, value: i64) -> None:
         """An instruction of group 1 (`Op.GROUP1`) with a 32-bit signed immediate."""
+        byte: int
         if -128 <= value < 128:
             self.rr(Op.GROUP1_8, wide, number, reg)
-            self.out.append(value & 0xFF)
+            byte = value & 0xFF
+            self.out.append(byte)
         else:
             self.rr(Op.GROUP1, wide, number, reg)
             self.dword(value)
 
     def group1_memory(self, number: i64, wide: i64, base: i64, displacement: i64, value: i64) -> None:
         """The same on `[base + displacement]`."""
+        byte: int
         if -128 <= value < 128:
             self.rm(Op.GROUP1_8, wide, number, base, displacement)
-            self.out.append(value & 0xFF)
+            byte = value & 0xFF
+            self.out.append(byte)
         else:
             self.rm(Op.GROUP1, wide, number, base, displacement)
             self.dword(value)
 
     def push_register(self, reg: i64) -> None:
+        byte: int
         if reg >= 8:
             self.out.append(0x41)
-        self.out.append(0x50 | reg & 7)
+        byte = 0x50 | reg & 7
+        self.out.append(byte)
 
     # --- Jumps ----------------------------------------------------------------------------------------------
 
@@ -270,29 +312,37 @@ class Assembler:
 
     def jump_if(self, condition: i64) -> i64:
         """A conditional jump forwards; returns the place for `patch`."""
+        byte: int
         self.out.append(0x0F)
-        self.out.append(0x80 | condition)
+        byte = 0x80 | condition
+        self.out.append(byte)
         self.dword(0)
         return len(self.out) - 4
 
     def jump_back(self, condition: i64, target: i64) -> None:
         """A jump to an earlier position, conditional unless the condition is negative."""
+        byte: int
         out = self.out
         distance: i64 = target - len(out) - 2
         if distance >= -128:
-            out.append(0xEB if condition < 0 else 0x70 | condition)
-            out.append(distance & 0xFF)
+            byte = 0xEB if condition < 0 else 0x70 | condition
+            out.append(byte)
+            byte = distance & 0xFF
+            out.append(byte)
         elif condition < 0:
             out.append(0xE9)
             self.dword(distance - 3)
         else:
             out.append(0x0F)
-            out.append(0x80 | condition)
+            byte = 0x80 | condition
+            out.append(byte)
             self.dword(distance - 4)
 
     def skip_if(self, condition: i64) -> i64:
         """A short conditional jump forwards, over less than 128 bytes; returns the place for `skip_end`."""
-        self.out.append(0x70 | condition)
+        byte: int
+        byte = 0x70 | condition
+        self.out.append(byte)
         self.out.append(0)
         return len(self.out)
 

@@ -1,5 +1,5 @@
-"""`Buffer`, where machine code grows. Uncompiled it is a bytearray with two more names; compiled by mypyc it is mypyc's own
-writer, whose `append` is a store into memory instead of a method call (a hundred nanoseconds an instruction less).
+"""`Buffer`, where machine code grows. Uncompiled it is a bytearray with two more names; compiled by mypyc it is mypyc's
+own writer (package librt), whose `append` is a store into memory instead of a method call.
 """
 
 from __future__ import annotations

@@ -300,7 +300,6 @@ def _bind(s: Body, fixups: list[int]) -> None:
     if fixups and fixups[-1] == len(out) - 4 and out[len(out) - 5] == 0xE9 and s.bound != len(out):
         fixups.pop()
         out.truncate(len(out) - 5)
-        _trim_rows(s)
     here: i64 = len(out)
     for place in fixups:
         if place >= 0:
@@ -309,13 +308,6 @@ def _bind(s: Body, fixups: list[int]) -> None:
             s.table_entries[-1 - place] = here
     if fixups:
         s.bound = here
-
-
-def _trim_rows(s: Body) -> None:
-    """Rows never lie behind the end of the code."""
-    rows = s.rows
-    if rows and rows[-3] > len(s.out):
-        rows[-3] = len(s.out)
 
 
 def _restart(s: Body, height: i64) -> None:
