@@ -71,12 +71,6 @@ else:
         total = len(names)
         required = sum(default is _REQUIRED for default in defaults)
 
-        def __init__(self, *args, **kwargs):  # noqa: N807
-            if len(args) != total or kwargs:
-                args = complete(args, kwargs)
-            for set_field, value in zip(setters, args, strict=True):
-                set_field(self, value)
-
         def complete(args, kwargs):
             values = list(args)
             for name, default in zip(names[len(args) :], defaults[len(args) :], strict=True):
@@ -89,7 +83,49 @@ else:
                 raise TypeError(f"{qualname}(): {wrong}")
             return values
 
+        return _INITIALIZERS.get(total, _initialize_any)(total, complete, *setters)
+
+    def _initialize_any(total, complete, *setters):
+        def __init__(self, *args, **kwargs):  # noqa: N807
+            if len(args) != total or kwargs:
+                args = complete(args, kwargs)
+            for set_field, value in zip(setters, args, strict=True):
+                set_field(self, value)
+
         return __init__
+
+    # The same without the loop, in half of the time: the decoder makes sixty thousand records for a CPython.
+
+    def _initialize_2(total, complete, set_a, set_b):
+        def __init__(self, *args, **kwargs):  # noqa: N807
+            a, b = complete(args, kwargs) if kwargs or len(args) != total else args
+            set_a(self, a)
+            set_b(self, b)
+
+        return __init__
+
+    def _initialize_4(total, complete, set_a, set_b, set_c, set_d):
+        def __init__(self, *args, **kwargs):  # noqa: N807
+            a, b, c, d = complete(args, kwargs) if kwargs or len(args) != total else args
+            set_a(self, a)
+            set_b(self, b)
+            set_c(self, c)
+            set_d(self, d)
+
+        return __init__
+
+    def _initialize_5(total, complete, set_a, set_b, set_c, set_d, set_e):
+        def __init__(self, *args, **kwargs):  # noqa: N807
+            a, b, c, d, e = complete(args, kwargs) if kwargs or len(args) != total else args
+            set_a(self, a)
+            set_b(self, b)
+            set_c(self, c)
+            set_d(self, d)
+            set_e(self, e)
+
+        return __init__
+
+    _INITIALIZERS = {2: _initialize_2, 4: _initialize_4, 5: _initialize_5}
 
     def _refuse_to_set(self, name, value):
         raise AttributeError(f"cannot assign to field {name!r} of a frozen {type(self).__qualname__}")
