@@ -27,7 +27,8 @@ _LLVM: Final = os.path.join("llvmlite", "binding", "libllvmlite.so")
 
 def fingerprint() -> bytes:
     """Changes with the sources (or their compiled form) of the compilers and with the LLVM library beside them."""
-    return repr((_sources(), _llvm())).encode()
+    # The place as well: some package managers set all times to one value, but have a directory for each version.
+    return repr((_PACKAGE, _sources(), _llvm())).encode()
 
 
 def compiled_by_these_sources() -> bool:
@@ -59,12 +60,12 @@ def _sources() -> list[tuple[str, int, int]]:
     return found
 
 
-def _llvm() -> tuple[int, int] | None:
+def _llvm() -> tuple[str, int, int] | None:
     # Where an import would find it, without the import: that takes 100 ms.
     for directory in sys.path:
         try:
             status = os.stat(os.path.join(directory, _LLVM))
         except (OSError, ValueError):
             continue
-        return status.st_size, status.st_mtime_ns
+        return directory, status.st_size, status.st_mtime_ns
     return None
