@@ -47,7 +47,7 @@ class CommandError(Exception):
 def describe_trap(trap: BaseException) -> list[str]:
     """The causes of a trap: its backtrace, if WebAssembly was active, and why it happened."""
     causes = str(trap.args[0] if trap.args else trap).split("\n")
-    backtrace = getattr(trap, "_backtrace", None)
+    backtrace = getattr(trap, "_wasmforge_backtrace", None)
     if backtrace is not None and backtrace.frames:
         causes.insert(0, f"error while executing at {backtrace}")
     return causes
