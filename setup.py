@@ -25,8 +25,11 @@ ROOT = Path(__file__).resolve().parent
 PACKAGE = Path("src", "wasmforge")
 ROOMS = ("binary", "validation", "compiler/baseline")
 """Every module of these is compiled, in one group: so calls between them are C calls. `wasmforge.cli.version` reports
-which form runs. The `__init__` files stay: they only import. No room belongs here that a process needs which maps an
-image from the cache, because loading the library of the group takes longer than all of that process's imports."""
+which form runs. No room belongs here that a process needs which maps an image from the cache, because loading the
+library of the group takes longer than all of that process's imports."""
+
+UNCOMPILED = {"__init__.py", "buffer.py"}
+"""`buffer` is the uncompiled form of a class that mypyc brings along."""
 
 GATES = PACKAGE / "runtime" / "native" / "gates.bin"
 
@@ -73,7 +76,7 @@ class BuildFrontEnd(build_ext):
 
         os.chdir(ROOT)
         rooms = [sorted((PACKAGE / room).glob("*.py")) for room in ROOMS]
-        sources = [str(path) for files in rooms for path in files if path.name != "__init__.py"]
+        sources = [str(path) for files in rooms for path in files if path.name not in UNCOMPILED]
         # A fixed name, or an update would leave the library of the last version behind.
         extensions = mypycify(
             sources, opt_level="3", debug_level="0", target_dir=str(WORK / "c"), group_name="wasmforge"
