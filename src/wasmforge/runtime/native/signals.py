@@ -8,7 +8,7 @@ registered reservation; a stack overflow needs the guard below the very stack th
 a signal that somebody sent (si_code <= 0) is never a trap.
 
 The handler runs on the alternate stack, since the wasm stack may be exhausted, with SA_NODEFER, so that a fault inside
-a handler is reported too. It has no state to undo: it rewrites the interrupted registers to continue at `enter_exit`.
+a handler is reported too. It has no state to undo: it jumps to `enter_exit`, which restores what the entry frame saved.
 """
 
 from __future__ import annotations
@@ -135,13 +135,12 @@ entry.trap:
   br label %leave
 leave:
   %entry.rbp = phi i64 [%entry, %trap], [%rbp, %entry.trap]
-  store i64 %entry.rbp, ptr %rbp.at
-  %entry.rsp = add i64 %entry.rbp, <EntryFrame.LOW>
-  store i64 %entry.rsp, ptr %rsp.at
-  store i64 ptrtoint (ptr @enter_exit to i64), ptr %rip.at
-  %rax.at = getelementptr i8, ptr %uc, i64 144
-  store i64 1, ptr %rax.at
-  ret void
+  ; Leave by a jump: returning would cost a system call (rt_sigreturn) to restore registers that `enter_exit` restores anyway.
+  ; What only the kernel would restore is put back here: the x87 control word and MXCSR, which it resets for a handler. The
+  ; signal mask did not change (SA_NODEFER, empty mask), and an alternate stack counts as left once rsp is elsewhere.
+  %fp.state = load.field ptr, ptr %uc, 224
+  call void asm sideeffect "fldcw ($0); ldmxcsr 24($0); movq $1, %rbp; movl $$1, %eax; jmp enter_exit", "r,r,~{memory}"(ptr %fp.state, i64 %entry.rbp)
+  unreachable
 foreign:
   %default = call i1 @chain(i32 %signal, ptr %info, ptr %uc)
   br i1 %default, label %die, label %done
@@ -316,7 +315,9 @@ class SignalHooks:
         table = ctypes.create_string_buffer(len(chain).to_bytes(8, "little") + b"".join(chain))
         self._tables.append(table)
         ctypes.c_void_p.from_address(self._previous + 8 * number).value = ctypes.addressof(table)
-        action = ctypes.create_string_buffer(previous, _SIGACTION_SIZE)
+        # `on_fault` leaves by a jump, so the kernel must not block what only a return would unblock: an empty mask.
+        mask = bytes(_FLAGS_OFFSET - 8) if number in FAULT_SIGNALS else previous[8:_FLAGS_OFFSET]
+        action = ctypes.create_string_buffer(previous[:8] + mask + previous[_FLAGS_OFFSET:], _SIGACTION_SIZE)
         ctypes.c_uint64.from_buffer(action).value = handler
         flags = ctypes.c_uint32.from_buffer(action, _FLAGS_OFFSET)
         if number in FAULT_SIGNALS:
