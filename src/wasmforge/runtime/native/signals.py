@@ -135,11 +135,13 @@ entry.trap:
   br label %leave
 leave:
   %entry.rbp = phi i64 [%entry, %trap], [%rbp, %entry.trap]
-  ; Leave by a jump: returning would cost a system call (rt_sigreturn) to restore registers that `enter_exit` restores anyway.
-  ; What only the kernel would restore is put back here: the x87 control word and MXCSR, which it resets for a handler. The
-  ; signal mask did not change (SA_NODEFER, empty mask), and an alternate stack counts as left once rsp is elsewhere.
+  ; Leave by a jump: returning would cost a system call (rt_sigreturn) to restore registers that `enter_exit` restores
+  ; anyway. What only the kernel would restore is put back here: the x87 control word and MXCSR, which it resets for
+  ; a handler. The signal mask did not change (SA_NODEFER, empty mask), and an alternate stack counts as left once rsp
+  ; is elsewhere.
   %fp.state = load.field ptr, ptr %uc, 224
-  call void asm sideeffect "fldcw ($0); ldmxcsr 24($0); movq $1, %rbp; movl $$1, %eax; jmp enter_exit", "r,r,~{memory}"(ptr %fp.state, i64 %entry.rbp)
+  call void asm sideeffect "fldcw ($0); ldmxcsr 24($0); movq $1, %rbp; movl $$1, %eax; jmp enter_exit",
+    "r,r,~{memory}"(ptr %fp.state, i64 %entry.rbp)
   unreachable
 foreign:
   %default = call i1 @chain(i32 %signal, ptr %info, ptr %uc)

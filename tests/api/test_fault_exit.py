@@ -1,4 +1,5 @@
-"""The fault handler leaves by a jump instead of `rt_sigreturn`: what only the kernel would have restored must be as it was."""
+"""The fault handler leaves by a jump instead of `rt_sigreturn`: what only the kernel would have restored must be as it
+was."""
 
 from __future__ import annotations
 
