@@ -12,6 +12,7 @@ from wasmforge.compiler.environ import Tunables
 from wasmforge.compiler.image import ENGINE_SECTION, Image
 from wasmforge.compiler.target import LEVELS, TRIPLE, host_level
 from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ __all__ = ["COMPILER_VERSION", "FORMAT_VERSION", "check_engine", "encode_engine"
 FORMAT_VERSION: Final = 1
 """Changes with the image format, the vmctx layout, the internal convention or the builtins."""
 
-
-COMPILER_VERSION: Final = "0.1.0"
-"""The package's version, here because asking the installed metadata takes longer than loading an image."""
+COMPILER_VERSION: Final = VERSION
+"""The package's version: any change of it may change generated code."""
 
 
 def encode_engine(tunables: Tunables, level: str) -> bytes:
