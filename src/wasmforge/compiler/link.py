@@ -117,8 +117,8 @@ class _Code:
         self.offsets.extend(array("I", (text_base + o for o in offsets)) if text_base else offsets)
         self.positions.frombytes(chunk["positions"])
         self.codes.frombytes(chunk["codes"])
-        if offsets and text_base + offsets[-1] < len(self.text) - 1:
-            self.offsets.append(len(self.text) - 1)
+        if offsets and text_base + offsets[-1] < len(self.text):
+            self.offsets.append(len(self.text))  # behind the last byte, which may belong to the call of a trap
             self.positions.append(address_map.NO_POSITION)
             self.codes.append(0)
         return text_base, constants_base
