@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -229,17 +230,17 @@ def test_image_that_is_gone(load: Callable[[Path], Any], work: Callable[..., Any
 def test_pipes_are_read(load: Callable[[Path], Any], file: Path, tmp_path: Path) -> None:
     for _ in range(2):
         reading, writing = os.pipe()
-        # The contents are more than a pipe takes at once.
-        child = os.fork()
-        if child == 0:
-            os.close(reading)
-            with os.fdopen(writing, "wb") as pipe:
-                pipe.write(file.read_bytes())
-            os._exit(0)
-        os.close(writing)
+        contents = file.read_bytes()  # more than a pipe takes at once
+
+        def write(fd: int, data: bytes) -> None:
+            with os.fdopen(fd, "wb") as pipe:
+                pipe.write(data)
+
+        writer = threading.Thread(target=write, args=(writing, contents))
+        writer.start()
         assert load(Path(f"/dev/fd/{reading}")) == answer(1)
+        writer.join()
         os.close(reading)
-        os.waitpid(child, 0)
 
 
 def test_load_and_image_files(load: Callable[[Path], Any], file: Path, tmp_path: Path) -> None:
