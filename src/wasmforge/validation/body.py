@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Final
 
 from wasmforge.binary.features import opcode_error, type_error
 from wasmforge.binary.leb128 import read_signed, read_unsigned
+from wasmforge.syntax import types as value_types
 from wasmforge.syntax.errors import MalformedError
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.limits import NESTING, OPERANDS
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, value_type_name
+from wasmforge.syntax.types import value_type_name
 from wasmforge.validation.errors import Invalid
 from wasmforge.validation.tables import (
     BINARY,
@@ -41,6 +42,16 @@ if TYPE_CHECKING:
     from mypy_extensions import i64
 
 __all__ = ["Context", "Locals", "check_body"]
+
+I32: Final = 0x7F
+I64: Final = 0x7E
+F32: Final = 0x7D
+F64: Final = 0x7C
+FUNCREF: Final = 0x70
+EXTERNREF: Final = 0x6F
+"""The value types as literals, which mypyc puts into the code; those of `syntax.types` it looks up each time."""
+assert (value_types.I32, value_types.I64, value_types.F32, value_types.F64) == (I32, I64, F32, F64)
+assert (value_types.FUNCREF, value_types.EXTERNREF) == (FUNCREF, EXTERNREF)
 
 BOTTOM: Final = 0
 """The type of an operand that unreachable code took from a polymorphic stack: it matches every type."""
@@ -389,7 +400,8 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
                     _pop(stack, I32, start)
                     stack.append(RESULT[op])
             elif stack[-1] == OPERAND[op] and stack[-2] == I32:
-                del stack[-2:]
+                stack.pop()
+                stack.pop()
             else:
                 _pop(stack, OPERAND[op], start)
                 _pop(stack, I32, start)

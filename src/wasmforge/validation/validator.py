@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from wasmforge.binary.instructions import instructions
-from wasmforge.binary.leb128 import read_unsigned
+from wasmforge.binary.leb128 import read_signed, read_unsigned
 from wasmforge.syntax import limits as limit
 from wasmforge.syntax.errors import MalformedError
 from wasmforge.syntax.instructions import Opcode
@@ -317,7 +317,11 @@ class _Validator:
         """
         c = self.context
         code = e.code
-        # Element segments hold tens of thousands of these, so the usual form has its own path.
+        # Element and data segments hold tens of thousands of these, so the usual forms have their own paths.
+        if expected == I32 and len(code) >= 3 and code[0] == Opcode.I32_CONST and code[-1] == Opcode.END:
+            _, at = read_signed(code, 1, 32, e.offset)
+            if at == len(code) - 1:
+                return
         if expected == FUNCREF and len(code) >= 3 and code[0] == Opcode.REF_FUNC and code[-1] == Opcode.END:
             x, at = read_unsigned(code, 1, 32, e.offset)
             if at == len(code) - 1:
