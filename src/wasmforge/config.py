@@ -107,13 +107,11 @@ class Config(Managed):
         self._tunables[name] = value
 
     def _consume(self) -> tuple[Tunables, int, bool, str]:
-        """The tunables, bytes of stack, whether to compile in parallel, and which compiler; the config is used up."""
+        """The tunables, bytes of stack, whether to compile in parallel, and which compiler or "auto"; the config is
+        used up."""
         self._check_open()
         self._closed = True
-        strategy = self._strategy
-        if strategy == "auto":
-            strategy = "llvm" if llvm_available() else "baseline"
-        return Tunables(**self._tunables), self._max_wasm_stack, self._parallel, strategy  # type: ignore[arg-type]
+        return Tunables(**self._tunables), self._max_wasm_stack, self._parallel, self._strategy  # type: ignore[arg-type]
 
     # --- Compilation ----------------------------------------------------------------------------------------
 

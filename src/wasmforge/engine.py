@@ -5,14 +5,14 @@ used by any number of threads; most programs need one.
 from __future__ import annotations
 
 from wasmforge._managed import Managed
-from wasmforge.config import Config
+from wasmforge.compiler.environ import Tunables
 from wasmforge.runtime import EngineState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasmforge.compiler.environ import Tunables
+    from wasmforge.config import Config
     from wasmforge.runtime.cache import ImageCache
     from wasmforge.runtime.cache.settings import CacheSettings
 
@@ -31,16 +31,30 @@ class Engine(Managed):
     """
 
     def __init__(self, config: Config | None = None) -> None:
-        if config is None:
-            config = Config()
-        elif not isinstance(config, Config):
-            raise TypeError("expected Config")
-        self._cache_setting: bool | CacheSettings | None = config._cache  # None when the cache is open
         self._image_cache: ImageCache | None = None
-        tunables, max_wasm_stack, parallel, self._strategy = config._consume()
-        self._tunables: Tunables = tunables
+        self._cache_setting: bool | CacheSettings | None = True  # None when the cache is open
+        if config is None:
+            # What a new `Config` says, without its module, which a process that only maps an image need not load.
+            self._tunables = Tunables()
+            self._workers: int | None = None
+            self._wanted_strategy = "auto"
+            self._state = EngineState(self._tunables)
+            return
+        from wasmforge.config import Config
+
+        if not isinstance(config, Config):
+            raise TypeError("expected Config")
+        self._cache_setting = config._cache
+        self._tunables, max_wasm_stack, parallel, self._wanted_strategy = config._consume()
         self._workers = None if parallel else 1
-        self._state = EngineState(tunables, max_wasm_stack=max_wasm_stack)
+        self._state = EngineState(self._tunables, max_wasm_stack=max_wasm_stack)
+
+    @property
+    def _strategy(self) -> str:
+        """The compiler, decided when one is needed."""
+        if self._wanted_strategy == "auto":
+            self._wanted_strategy = _automatic_strategy()
+        return self._wanted_strategy
 
     def is_pulley(self) -> bool:
         """Whether code is interpreted by Wasmtime's bytecode interpreter Pulley: never here, it is native code."""
@@ -71,6 +85,12 @@ class Engine(Managed):
 
         module = decode(wasm)
         return compile_module(module, validate(module), self._tunables, workers=self._workers, progress=progress)
+
+
+def _automatic_strategy() -> str:
+    from wasmforge.compiler.availability import llvm_available
+
+    return "llvm" if llvm_available() else "baseline"
 
 
 _default: Engine | None = None

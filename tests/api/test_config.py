@@ -71,6 +71,14 @@ def test_a_config_makes_one_engine() -> None:
         Engine(config)
 
 
+def test_no_config_is_the_same_as_a_new_one() -> None:
+    without, new = Engine(), Engine(Config())
+    for name in ("_cache_setting", "_tunables", "_workers", "_strategy"):
+        assert getattr(without, name) == getattr(new, name)
+    assert without._state.max_wasm_stack == new._state.max_wasm_stack
+    assert without._state.tunables == new._state.tunables
+
+
 def test_sizes() -> None:
     for name in ("max_wasm_stack", "memory_reservation", "memory_guard_size"):
         with pytest.raises(TypeError):
