@@ -3,7 +3,6 @@ RecursionError or a hang). Each case attacks one structure whose size the module
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -13,8 +12,8 @@ from wasmforge.binary.leb128 import encode_unsigned as u
 from wasmforge.compiler.environ import Tunables
 from wasmforge.compiler.image import INFO_SECTION, Image
 from wasmforge.compiler.info import CompiledModuleInfo
-from wasmforge.compiler.llvm import compile_module
 from wasmforge.compiler.llvm import compile as front
+from wasmforge.compiler.llvm import compile_module, pool
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.module import Export, FunctionBody, Module
 from wasmforge.syntax.types import I32, ExternKind, FuncType, Limits, MemoryType
@@ -50,7 +49,7 @@ def nested_blocks() -> Module:
 
 
 def nested_loops() -> Module:
-    return function(LOOP * 100_000 + END * 100_000 + GET + END)
+    return function(LOOP * 20_000 + END * 20_000 + GET + END)
 
 
 def nested_ifs() -> Module:
@@ -58,7 +57,7 @@ def nested_ifs() -> Module:
 
 
 def nested_in_unreachable_code() -> Module:
-    return function(b"\x00" + BLOCK * 200_000 + END * 200_000 + END)
+    return function(b"\x00" + BLOCK * 99_000 + END * 99_000 + END)
 
 
 def deep_operand_stack() -> Module:
@@ -66,7 +65,7 @@ def deep_operand_stack() -> Module:
 
 
 def long_block() -> Module:
-    return function(GET + b"\x41\x03\x6a\x20\x00\x6c" * 12_000 + END)
+    return function(GET + b"\x41\x03\x6a\x20\x00\x6c" * 3_000 + END)
 
 
 def declared_locals() -> Module:
@@ -119,27 +118,48 @@ def test_branches_with_too_many_values_are_refused() -> None:
 
 
 def test_giants_take_the_linear_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block of this size would take the others minutes; the limits are lowered here to keep the test short."""
-    module = long_block()
     monkeypatch.setattr(front, "HUGE_INSTRUCTIONS", 1000)
     monkeypatch.setattr(front, "GIANT_INSTRUCTIONS", 1000)
-    start = time.process_time()
-    assert compile_module(module, validate(module), Tunables(), workers=1)
-    assert time.process_time() - start < 10
-
-
-def test_time_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chunk that takes longer than its limit is an error, not a hang: here with a limit that nothing can keep."""
-    from wasmforge.compiler.llvm import pool
-
-    pool._pool.end_all()
-    monkeypatch.setenv("PYTHONPATH", "")
+    pipelines = record_pipelines(monkeypatch)
     module = long_block()
+    assert compile_module(module, validate(module), Tunables(), workers=1)
+    assert "fast" in pipelines and "none" not in pipelines
+
+
+def record_pipelines(monkeypatch: pytest.MonkeyPatch, instructions: int | None = None) -> list[str]:
+    """Notes the pipeline of every request, and optionally lies about its size, which sets its time limit."""
+    seen: list[str] = []
     original = pool._Worker.send
 
     def send(self: pool._Worker, module: int, context: bytes, chunk: pool.Chunk, pipeline: str) -> None:
-        original(self, module, context, chunk._replace(instructions=-10_000_000), pipeline)
+        seen.append(pipeline)
+        chunk = chunk if instructions is None else chunk._replace(instructions=instructions)
+        original(self, module, context, chunk, pipeline)
 
     monkeypatch.setattr(pool._Worker, "send", send)
-    with pytest.raises(WasmtimeError, match="out of processor time"):
+    return seen
+
+
+ALMOST_NO_TIME = -32_000
+"""As a number of instructions: what is left of the limit's constant part is less than a second."""
+
+
+def quadratic() -> Module:
+    return function(GET + b"\x41\x03\x6a\x20\x00\x6c" * 10_000 + END)
+
+
+def test_a_chunk_that_takes_too_long_is_tried_with_the_linear_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool._pool.end_all()
+    pipelines = record_pipelines(monkeypatch, ALMOST_NO_TIME)
+    module = quadratic()
+    assert compile_module(module, validate(module), Tunables(), workers=1)
+    assert "fast" in pipelines
+
+
+def test_a_chunk_that_always_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool._pool.end_all()
+    monkeypatch.setattr(pool, "_RETRY_PIPELINE", "speed")
+    record_pipelines(monkeypatch, ALMOST_NO_TIME)
+    module = quadratic()
+    with pytest.raises(WasmtimeError, match=r"functions 0 to 0 \(out of processor time"):
         compile_module(module, validate(module), Tunables(), workers=1)

@@ -168,7 +168,7 @@ def _limit(instructions: int, pipeline: str) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = used.ru_utime + used.ru_stime + CPU_SECONDS + CPU_SECONDS_PER_INSTRUCTION[pipeline] * instructions
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    soft = int(seconds) + 1
+    soft = max(int(seconds), 0) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
