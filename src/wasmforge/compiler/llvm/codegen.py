@@ -23,9 +23,9 @@ _OPTIONS: Final = (
     "-enable-shrink-wrap=false",
     # Merged tails would give two instructions one program counter, and so one position.
     "-enable-tail-merge=false",
-    # It turns a conditional move of a loaded value into a load behind a branch, also of a volatile load, and so loses
-    # the trap when the branch is not taken.
-    "-x86-cmov-converter=false",
+    # The conversion of conditional moves to branches would move a load that was folded into one behind the branch, a
+    # volatile one too, and lose its trap when the branch is not taken.
+    "-x86-cmov-converter-force-mem-operand=false",
     # Instructions without a location get rows of their own, with line 0; `worker._table_rows` needs to tell them.
     "-use-unknown-locations=Enable",
 )
