@@ -658,8 +658,7 @@ class Engine:
                 except api.Trap as trap:
                     outcome = trap.trap_code.name if trap.trap_code is not None else str(trap)
                 outcomes.append((export.name, outcome))
-        for k in range(len(NUMBERS)):
-            outcomes.append((f"global {k}", bits(exports[f"g{k}"].value(store))))
+        outcomes.extend((f"global {k}", bits(exports[f"g{k}"].value(store))) for k in range(len(NUMBERS)))
         memory = exports["memory"]
         contents = memory.read(store, 0, memory.data_len(store))
         outcomes.append(("memory", memory.size(store), hash(bytes(contents))))
