@@ -8,8 +8,6 @@ read or write the process's memory. The runtime keeps the other half of the barg
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import Body
 from wasmforge.compiler.baseline.registers import NONE, SCRATCH, VM
@@ -20,7 +18,10 @@ from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.instructions import BY_OPCODE
 from wasmforge.syntax.types import EXTERNREF, F32, F64, I32
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mypy_extensions import i64
 
 __all__ = [

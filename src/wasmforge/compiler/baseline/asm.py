@@ -7,11 +7,12 @@ the constants of a function. The emitters of this room are its only users; the t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from wasmforge.compiler.baseline.buffer import Buffer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mypy_extensions import i64
 
 __all__ = ["Assembler", "Condition", "Op"]

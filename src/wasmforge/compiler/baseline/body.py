@@ -5,8 +5,6 @@ it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.buffer import Buffer
 from wasmforge.compiler.baseline.context import Context, Signature
@@ -18,7 +16,10 @@ from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import FuncType
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mypy_extensions import i64
 
 __all__ = ["BLOCK", "FUNCTION", "IF", "LOOP", "NOT_A_NUMBER", "Body", "Label"]

@@ -4,8 +4,7 @@ own writer (package librt), whose `append` is a store into memory instead of a m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from librt.strings import BytesWriter as Buffer
 else:

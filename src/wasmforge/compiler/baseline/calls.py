@@ -7,8 +7,6 @@ locals, which are in callee-saved registers or in their homes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from wasmforge.compiler.baseline.access import check_element
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import Body
@@ -30,7 +28,10 @@ from wasmforge.compiler.environ import (
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.types import FuncType
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mypy_extensions import i64
 
 __all__ = ["call", "call_indirect", "memory_grow", "prefixed"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
-from typing import Final
 
 from wasmforge.compiler.baseline.context import Context
 from wasmforge.compiler.baseline.function import Compiler
@@ -15,6 +13,11 @@ from wasmforge.compiler.tables.address_map import NO_POSITION
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.module import Module
 from wasmforge.validation import ModuleValidation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
 
 __all__ = ["compile_module"]
 

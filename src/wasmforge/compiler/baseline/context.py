@@ -6,8 +6,6 @@ emitters read it.
 
 from __future__ import annotations
 
-from typing import Final
-
 from wasmforge.compiler.baseline.registers import ARGUMENTS, FLOAT_ARGUMENTS, FLOAT_RESULTS, RESULTS
 from wasmforge.compiler.environ import (
     VALRAW_SIZE,
@@ -20,6 +18,10 @@ from wasmforge.compiler.environ import (
 from wasmforge.compiler.target import host_level
 from wasmforge.syntax.module import Module
 from wasmforge.syntax.types import EXTERNREF, F32, F64, I32, ExternKind, FuncType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["AREA", "FLOAT", "NARROW", "Context", "Signature"]
 

@@ -6,8 +6,6 @@ looking at each other. A block that nobody branches out of has no label, and its
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import FUNCTION, IF, LOOP, Body, Label
 from wasmforge.compiler.baseline.context import AREA, FLOAT, NARROW, results_offset
@@ -18,7 +16,10 @@ from wasmforge.compiler.baseline.values import FLAGS, REG, SLOT
 from wasmforge.compiler.environ import VMContextOffsets
 from wasmforge.compiler.trap import TrapKind
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mypy_extensions import i64
 
 __all__ = ["branch", "branch_if", "branch_table", "else_", "end", "enter", "return_", "unreachable"]

@@ -7,15 +7,16 @@ told apart out of line.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import NOT_A_NUMBER, Body
 from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, SCRATCH, XMM0
 from wasmforge.compiler.baseline.rows import ENCODING, NUMBER, WIDE
 from wasmforge.compiler.baseline.values import CONST, REG, SLOT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mypy_extensions import i64
 
 __all__ = ["from_integer", "reinterpret", "saturate", "truncate"]

@@ -6,8 +6,6 @@ these with the opcode.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import Body
 from wasmforge.compiler.baseline.integer import push_condition
@@ -15,7 +13,10 @@ from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, NONE, SCRATCH
 from wasmforge.compiler.baseline.rows import ENCODING, NUMBER, WIDE
 from wasmforge.compiler.baseline.values import REG
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mypy_extensions import i64
 
 __all__ = ["binary", "compare", "copysign", "minimum", "resize", "round_", "sign", "square_root"]

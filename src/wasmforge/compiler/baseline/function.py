@@ -6,8 +6,6 @@ that compiles lazily calls it for one function at its first call.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from wasmforge.compiler.baseline import access, calls, control, convert, integer, rows
 from wasmforge.compiler.baseline import float as floats
 from wasmforge.compiler.baseline import locals as frames
@@ -22,6 +20,7 @@ from wasmforge.compiler.baseline.values import CONST, FLAGS, LOCAL, REG, SLOT, W
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import F32, F64
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mypy_extensions import i64
 

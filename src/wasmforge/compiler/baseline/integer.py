@@ -6,8 +6,6 @@ a condition by the next instruction stays in the flags.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import Body
 from wasmforge.compiler.baseline.registers import NONE, RAX, RBP, RCX, RDX, SCRATCH
@@ -15,7 +13,10 @@ from wasmforge.compiler.baseline.rows import CLASS, ENCODING, MULTIPLY, NUMBER, 
 from wasmforge.compiler.baseline.values import CONST, FLAGS, LOCAL, REG, SLOT
 from wasmforge.compiler.trap import TrapKind
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mypy_extensions import i64
 
 __all__ = ["arithmetic", "compare", "count_bits", "divide", "eqz", "extend", "push_condition", "shift"]

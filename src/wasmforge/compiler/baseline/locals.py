@@ -8,8 +8,6 @@ Frame, downwards from rbp: saved registers, homes of locals, slots of the operan
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.context import AREA, FLOAT, NARROW, Context, Signature, overflow_offset
 from wasmforge.compiler.baseline.registers import (
@@ -35,7 +33,10 @@ from wasmforge.compiler.environ import STACK_PROBE_SIZE, VMContextOffsets, VMMem
 from wasmforge.syntax.instructions import BY_OPCODE, Immediate, Opcode
 from wasmforge.syntax.types import F32, F64
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mypy_extensions import i64
 
 __all__ = ["Frame", "begin", "epilogue", "prologue", "reset", "skip_immediates"]
@@ -176,6 +177,7 @@ def begin(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None:
     _place(s, frame)
     s.free = s.pool
     s.cached = 0
+    s.evicted = 0
     _remember_params(s, frame)
 
 

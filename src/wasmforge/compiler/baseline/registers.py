@@ -6,9 +6,11 @@ mask holds a set of them. Everything in this room reads these.
 
 from __future__ import annotations
 
-from typing import Final
-
 from wasmforge.compiler.environ import INTEGER_ARGUMENTS, INTEGER_RESULTS, VECTOR_ARGUMENTS, VECTOR_RESULTS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = [
     "ARGUMENTS",

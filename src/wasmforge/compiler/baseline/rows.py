@@ -7,10 +7,12 @@ prefixed opcodes have none.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
-
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.syntax.instructions import BY_MNEMONIC
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["CLASS", "ENCODING", "NUMBER", "SWAPPED", "WIDE"]
 
@@ -59,11 +61,12 @@ LAST_FLOAT: Final = REINTERPRET
 """The classes from first to last take a float as topmost operand, those before take an integer."""
 
 
-class _Row(NamedTuple):
-    emitter: int
-    wide: int
-    encoding: int
-    number: int
+class _Row:
+    def __init__(self, emitter: int, wide: int, encoding: int, number: int) -> None:
+        self.emitter = emitter
+        self.wide = wide
+        self.encoding = encoding
+        self.number = number
 
 
 def _integer(n: str, wide: int) -> dict[str, _Row]:

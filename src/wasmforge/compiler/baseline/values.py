@@ -18,8 +18,6 @@ Invariants that everything relies on:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from wasmforge.compiler.baseline.asm import Assembler, Op
 from wasmforge.compiler.baseline.registers import (
     FIRST,
@@ -33,7 +31,10 @@ from wasmforge.compiler.baseline.registers import (
 )
 from wasmforge.syntax.errors import WasmtimeError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mypy_extensions import i64
 
 __all__ = ["CONST", "FLAGS", "LOCAL", "REG", "SLOT", "WINDOW", "State"]
@@ -86,6 +87,7 @@ class State(Assembler):
         # The other direction: which local a register holds a copy of, for the registers in `cached`.
         self.cached: i64 = 0
         self.cached_local: list[int] = [0] * 32
+        self.evicted: i64 = 0
         # The register that the instruction ending at `tested_at` has compared with zero, and in which width.
         self.tested: i64 = NONE
         self.tested_wide: i64 = 0
@@ -224,7 +226,7 @@ class State(Assembler):
             if f == 0:
                 self.spill_deepest(False)
                 f = self.free & INTEGER_MASK
-            g = f
+            g = self.victims(f)
         r: i64 = FIRST[g]
         self.free &= ~(one << r)
         if self.cached >> r & 1:
@@ -240,7 +242,7 @@ class State(Assembler):
             if f == 0:
                 self.spill_deepest(True)
                 f = self.free & FLOAT_MASK
-            g = f
+            g = self.victims(f)
         r: i64 = XMM0
         while not g >> r & 1:
             r += 1
@@ -248,6 +250,14 @@ class State(Assembler):
         if self.cached >> r & 1:
             self.evict(r)
         return r
+
+    def victims(self, free: i64) -> i64:
+        """Of registers that hold copies of locals those to evict from: each has its turn."""
+        g = free & ~self.evicted
+        if g == 0:
+            self.evicted &= ~free
+            g = free
+        return g
 
     def alloc_class(self, is_float: bool) -> i64:
         return self.alloc_float() if is_float else self.alloc()
@@ -304,6 +314,7 @@ class State(Assembler):
         one: i64 = 1
         self.copies[self.cached_local[r]] = NONE
         self.cached &= ~(one << r)
+        self.evicted |= one << r
 
     def forget(self, x: i64) -> None:
         """Forgets the copy of a local."""
