@@ -11,8 +11,6 @@ Every count is compared with the bytes that are left, and with its limit, before
 
 from __future__ import annotations
 
-from typing import Final
-
 from wasmforge.binary.features import (
     COMPONENTS,
     FUNCTION_REFERENCES,
@@ -56,6 +54,10 @@ from wasmforge.syntax.types import (
     TableType,
     ValType,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["decode"]
 

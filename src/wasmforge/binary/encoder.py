@@ -6,9 +6,6 @@ so that two modules that are equal give the same bytes. The text front end and `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
-
 from wasmforge.binary.leb128 import write_unsigned
 from wasmforge.binary.names import encode_names
 from wasmforge.binary.sections import SECTION_ORDER, Section
@@ -25,11 +22,16 @@ from wasmforge.syntax.module import (
 )
 from wasmforge.syntax.types import FUNCREF, FuncType, GlobalType, Limits, MemoryType, TableType
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Final, TypeVar
+
+    _Item = TypeVar("_Item")
+
 __all__ = ["encode"]
 
 _HEADER: Final = b"\0asm\x01\0\0\0"
-
-_Item = TypeVar("_Item")
 
 
 def encode(module: Module) -> bytes:

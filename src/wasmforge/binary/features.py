@@ -7,9 +7,11 @@ proposal, the second a `MalformedError`.
 
 from __future__ import annotations
 
-from typing import Final
-
 from wasmforge.syntax.errors import MalformedError, UnsupportedFeatureError, WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["opcode_error", "type_error"]
 

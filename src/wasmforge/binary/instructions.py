@@ -6,9 +6,6 @@ The printer, the compilers' tools and tests read bodies through `instructions`; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
-
 from wasmforge.binary.features import opcode_error, type_error
 from wasmforge.binary.leb128 import read_signed, read_unsigned, write_signed, write_unsigned
 from wasmforge.syntax.errors import MalformedError
@@ -22,6 +19,11 @@ from wasmforge.syntax.instructions import (
     opcode_bytes,
 )
 from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any, Final
 
 __all__ = ["encode_expression", "encode_instruction", "instructions", "skip_expression", "write_instruction"]
 

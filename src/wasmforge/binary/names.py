@@ -7,12 +7,14 @@ exceeds the limit.
 
 from __future__ import annotations
 
-from typing import Final
-
 from wasmforge.binary.leb128 import read_unsigned, write_unsigned
 from wasmforge.syntax import limits
 from wasmforge.syntax.errors import MalformedError
 from wasmforge.syntax.module import NameSection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["decode_names", "encode_names"]
 

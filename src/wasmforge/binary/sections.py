@@ -5,7 +5,10 @@ The decoder checks the order and the encoder writes it; messages use the names.
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
 
 __all__ = ["SECTION_NAMES", "SECTION_ORDER", "Section"]
 

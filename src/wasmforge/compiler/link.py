@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from struct import pack_into
-from typing import Any, Final
 
 from wasmforge.compiler.compatibility import encode_engine
 from wasmforge.compiler.environ import Tunables
@@ -31,6 +30,10 @@ from wasmforge.compiler.target import host_level
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.module import ElementSegment, Expression, Module, SegmentMode
 from wasmforge.syntax.types import ExternKind, FuncType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 __all__ = ["canonical_types", "link"]
 

@@ -6,13 +6,16 @@ runtime maps copy-on-write instead of copying bytes at every instantiation. The 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
-
 from wasmforge.binary.instructions import instructions
 from wasmforge.compiler.image import PAGE
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.module import DataSegment, Expression, Module, SegmentMode
+from wasmforge.syntax.record import NamedTuple
 from wasmforge.syntax.types import PAGE_SIZE, ExternKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["StaticImage", "memory_images"]
 

@@ -8,11 +8,12 @@ An opcode is one integer: the byte itself, or `prefix << 12 | number` for the pr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, Final
-
+from wasmforge.syntax.record import IntEnum, record
 from wasmforge.syntax.types import F32, F64, I32, I64, ValType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 __all__ = [
     "BY_MNEMONIC",
@@ -62,7 +63,7 @@ class Feature(IntEnum):
     REFERENCE_TYPES = 5
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class InstructionRow:
     """`params` and `results` are None for instructions whose type depends on the context: control,
     parametric, variable, reference and table instructions. `access` is the number of bytes that a load or a
@@ -78,7 +79,7 @@ class InstructionRow:
     constant: bool = False  # allowed in constant expressions (extended constants included)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Instruction:
     """One decoded instruction: its row, and its immediates in the order of `row.immediates`, in the value
     forms that `Immediate` gives.

@@ -15,8 +15,6 @@ does a function take over that tells these cases apart.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
 from wasmforge.binary.features import opcode_error, type_error
 from wasmforge.binary.leb128 import read_signed, read_unsigned
 from wasmforge.syntax import types as value_types
@@ -38,7 +36,10 @@ from wasmforge.validation.tables import (
     VALUE_TYPE,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from mypy_extensions import i64
 
 __all__ = ["Context", "Locals", "check_body"]

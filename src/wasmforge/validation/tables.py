@@ -6,10 +6,12 @@ loop which of the shapes below an opcode has. Prefixed ordinary instructions com
 
 from __future__ import annotations
 
-from typing import Final
-
 from wasmforge.syntax.instructions import BY_OPCODE, INSTRUCTIONS, InstructionRow
 from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = [
     "BINARY",

@@ -7,10 +7,6 @@ for them again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
-
 from wasmforge.binary.instructions import instructions
 from wasmforge.binary.leb128 import read_signed, read_unsigned
 from wasmforge.syntax import limits as limit
@@ -30,10 +26,14 @@ from wasmforge.syntax.types import (
 from wasmforge.validation.body import Context, Locals, check_body
 from wasmforge.validation.errors import Invalid, InvalidError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Final
+
 __all__ = ["ModuleValidation", "validate"]
 
 
-@dataclass(frozen=True, slots=True)
 class ModuleValidation:
     """What validation found out on the way, for the compilers and the runtime.
 
@@ -47,9 +47,12 @@ class ModuleValidation:
     of equal work.
     """
 
-    declared_references: frozenset[int]
-    escaping: frozenset[int]
-    instruction_counts: list[int]
+    def __init__(
+        self, declared_references: frozenset[int], escaping: frozenset[int], instruction_counts: list[int]
+    ) -> None:
+        self.declared_references: Final = declared_references
+        self.escaping: Final = escaping
+        self.instruction_counts: Final = instruction_counts
 
 
 def validate(module: Module) -> ModuleValidation:

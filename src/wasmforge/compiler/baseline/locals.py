@@ -21,6 +21,8 @@ from wasmforge.compiler.baseline.registers import (
     PINS,
     POOL,
     RBP,
+    RCX,
+    RDX,
     RSP,
     SCRATCH,
     VM,
@@ -299,6 +301,8 @@ def _pin(s: State, frame: Frame, registers: bytes, is_float: bool) -> None:
         if r == s.base:
             continue
         volatile = VOLATILE >> r & 1
+        if volatile and not s.pool >> r & 1:
+            continue
         best: i64 = NONE
         heaviest: i64 = _WORTH_SAVING - 1
         if volatile:
@@ -311,13 +315,27 @@ def _pin(s: State, frame: Frame, registers: bytes, is_float: bool) -> None:
             if volatile:
                 return
             continue
-        s.pins[best] = r
         if not volatile:
+            s.pins[best] = r
             frame.saved.append(r)
             continue
+        if not frame.calls:
+            r = _arrival(s, frame, best, r)
+        s.pins[best] = r
         s.pool &= ~(one << r)
         if frame.calls:
             frame.volatile.append(best)
+
+
+def _arrival(s: State, frame: Frame, x: i64, r: i64) -> i64:
+    """The register in which local `x` arrives, if it is a parameter and can stay there, else `r`. Divisions, shifts and
+    results take rdx, rcx and xmm0 for themselves."""
+    places = frame.signature.param_places
+    if x < len(places):
+        place: i64 = places[x]
+        if place < AREA and place not in (RDX, RCX, XMM0) and s.pool >> place & 1:
+            return place
+    return r
 
 
 def _place(s: State, frame: Frame) -> None:
