@@ -11,6 +11,8 @@ Every count is compared with the bytes that are left, and with its limit, before
 
 from __future__ import annotations
 
+import gc
+
 from wasmforge.binary.features import (
     COMPONENTS,
     FUNCTION_REFERENCES,
@@ -97,7 +99,15 @@ def decode(data: bytes | bytearray | memoryview) -> Module:
     Raises `MalformedError`, which says what is wrong and at which byte offset, and `UnsupportedFeatureError` when
     the module uses a proposal that is not implemented.
     """
-    return _Decoder(bytes(data)).module()
+    # The collector would walk over the growing module again and again, a fifth of the time, and find no cycles. Two
+    # threads may both come here: whoever found it running starts it again.
+    collecting = gc.isenabled()
+    try:
+        gc.disable()
+        return _Decoder(bytes(data)).module()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _Decoder:

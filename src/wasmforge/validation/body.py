@@ -492,7 +492,12 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             x = code[pc]
             pc += 1
             if x >= 0x80:
-                x, pc = read_unsigned(code, pc - 1, 32, base)
+                y = code[pc]
+                if y < 0x80:
+                    x = x - 0x80 + (y << 7)
+                    pc += 1
+                else:
+                    x, pc = read_unsigned(code, pc - 1, 32, base)
             if x >= len(c.function_types):
                 _check_function(c, x, start)
             y = c.function_types[x]
@@ -561,17 +566,29 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             continue
 
         if op == 0x23:  # global.get
-            x, pc = read_unsigned(code, pc, 32, base)
-            _check_global(c, x, start)
+            x = code[pc]
+            pc += 1
+            if x >= 0x80:
+                x, pc = read_unsigned(code, pc - 1, 32, base)
+            if x >= len(c.global_types):
+                _check_global(c, x, start)
             stack.append(c.global_types[x])
             continue
 
         if op == 0x24:  # global.set
-            x, pc = read_unsigned(code, pc, 32, base)
-            _check_global(c, x, start)
+            x = code[pc]
+            pc += 1
+            if x >= 0x80:
+                x, pc = read_unsigned(code, pc - 1, 32, base)
+            if x >= len(c.global_types):
+                _check_global(c, x, start)
             if not c.global_mutable[x]:
                 raise Invalid(f"immutable global {x}: it was declared without mut", start)
-            _pop(stack, c.global_types[x], start)
+            t = c.global_types[x]
+            if stack[-1] == t:
+                stack.pop()
+            else:
+                _pop(stack, t, start)
             continue
 
         if op == 0x05:  # else
