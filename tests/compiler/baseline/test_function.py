@@ -97,3 +97,26 @@ def test_tables_agree_with_the_code() -> None:
         touched += guest
         assert address_map.lookup(positions, at) is not None
     assert touched == 4
+
+
+def test_several_compilers_at_once() -> None:
+    """Nothing is shared between compilers: threads that switch within functions get the bytes of one alone."""
+    import sys
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tests.generate import ModuleMaker
+
+    module = decode(ModuleMaker(3, 20).make())
+
+    def compile_all(_: int) -> list[bytes]:
+        made = compiler(module)
+        return [made.compile_function(k).code for k in range(1, 21)]
+
+    expected = compile_all(0)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(found == expected for found in pool.map(compile_all, range(8)))
+    finally:
+        sys.setswitchinterval(interval)

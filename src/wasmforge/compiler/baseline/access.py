@@ -51,22 +51,10 @@ def _offset(s: Body) -> i64:
     return s.unsigned()
 
 
-class _Address:
-    """Results of `_address`, in fields since they are three."""
-
-    def __init__(self) -> None:
-        self.base: i64 = NONE
-        self.index: i64 = NONE
-        self.displacement: i64 = 0
-
-
-_found: Final = _Address()
-
-
 def _address(s: Body, offset: i64, size: i64) -> None:
-    """Pops an index and checks it. Leaves in `_found` the base, the index to release (or `NONE`), and the
+    """Pops an index and checks it. Leaves in `s.found` the base, the index to release (or `NONE`), and the
     displacement."""
-    a = _found
+    a = s.found
     a.base = s.base
     d = s.depth - 1
     constant = s.kinds[d] == CONST
@@ -108,7 +96,7 @@ def _check(s: Body, r: i64, size: i64) -> None:
 
 def _access(s: Body, op: i64, wide: i64, reg: i64) -> None:
     """The instruction itself, at the address found."""
-    a = _found
+    a = s.found
     s.mark(_MAY_FAULT)
     if a.index >= 0:
         s.rx(op, wide, reg, a.base, a.index, 0, a.displacement)
@@ -119,7 +107,7 @@ def _access(s: Body, op: i64, wide: i64, reg: i64) -> None:
 def load(s: Body, op: i64) -> None:
     offset = _offset(s)
     _address(s, offset, _SIZE[op])
-    index = _found.index
+    index = s.found.index
     if CLASS[op] == FLOAT_LOAD:
         hint = s.hint(True)
         r = hint if hint >= 0 else s.alloc_float()
@@ -188,13 +176,13 @@ def store(s: Body, op: i64) -> None:
             s.byte(v >> 16 & 0xFF)
             s.byte(v >> 24 & 0xFF)
     s.mark(0)
-    if _found.index >= 0:
-        s.release(_found.index)
+    if s.found.index >= 0:
+        s.release(s.found.index)
 
 
 def _operand(s: Body, op: i64, wide: i64, reg: i64) -> None:
     """As `_access`, after a prefix that was marked already."""
-    a = _found
+    a = s.found
     if a.index >= 0:
         s.rx(op, wide, reg, a.base, a.index, 0, a.displacement)
     else:
@@ -215,8 +203,8 @@ def memory_size(s: Body) -> None:
 
 
 def _global_cell(s: Body, x: i64) -> None:
-    """Leaves the cell of a global in `_found`."""
-    a = _found
+    """Leaves the cell of a global in `s.found`."""
+    a = s.found
     context = s.context
     a.index = NONE
     if x < context.imported_globals:
@@ -236,9 +224,9 @@ def global_get(s: Body) -> None:
     r = hint if hint >= 0 else s.alloc_class(is_float)
     _global_cell(s, x)
     if is_float:
-        s.rm(Op.MOVSS if t == F32 else Op.MOVSD, 0, r, _found.base, _found.displacement)
+        s.rm(Op.MOVSS if t == F32 else Op.MOVSD, 0, r, s.found.base, s.found.displacement)
     else:
-        s.rm(Op.MOV, 0 if t in (I32, EXTERNREF) else 1, r, _found.base, _found.displacement)
+        s.rm(Op.MOV, 0 if t in (I32, EXTERNREF) else 1, r, s.found.base, s.found.displacement)
     s.finish(r, hint)
 
 
@@ -249,9 +237,9 @@ def global_set(s: Body) -> None:
     r = s.pop_read(is_float)
     _global_cell(s, x)
     if is_float:
-        s.rm(Op.MOVSS_STORE if t == F32 else Op.MOVSD_STORE, 0, r, _found.base, _found.displacement)
+        s.rm(Op.MOVSS_STORE if t == F32 else Op.MOVSD_STORE, 0, r, s.found.base, s.found.displacement)
     else:
-        s.rm(Op.MOV_STORE, 0 if t in (I32, EXTERNREF) else 1, r, _found.base, _found.displacement)
+        s.rm(Op.MOV_STORE, 0 if t in (I32, EXTERNREF) else 1, r, s.found.base, s.found.displacement)
     s.release(r)
 
 

@@ -56,6 +56,15 @@ BULK_LIMIT: Final = 500_000
 instructions. Counted are only values that travel in groups of more than 16, which no compiler's output has many of."""
 
 
+class Address:
+    """A machine operand: base, index (or `NONE`) and displacement."""
+
+    def __init__(self) -> None:
+        self.base: i64 = NONE
+        self.index: i64 = NONE
+        self.displacement: i64 = 0
+
+
 class State(Assembler):
     """Everything that changes while a function is compiled; reset for each by `locals.begin`."""
 
@@ -92,6 +101,8 @@ class State(Assembler):
         self.tested: i64 = NONE
         self.tested_wide: i64 = 0
         self.tested_at: i64 = -1
+        self.found = Address()
+        """What `access` found for the current instruction."""
         # Rows of the address map and the trap table: offset, position, code.
         self.rows: list[int] = []
         self.bulk: i64 = 0

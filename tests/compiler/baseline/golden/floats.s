@@ -14,18 +14,17 @@ min:
    0: push rbp
    1: mov rbp, rsp
    4: movaps xmm8, xmm0
-   8: movaps xmm9, xmm1
-   c: movaps xmm0, xmm8
-  10: ucomiss xmm0, xmm9
-  14: jne 0x25
-  16: jp 0x1e
-  18: orps xmm0, xmm9
-  1c: jmp 0x2a
-  1e: addss xmm0, xmm9
-  23: jmp 0x2a
-  25: minss xmm0, xmm9
-  2a: leave
-  2b: ret
+   8: movaps xmm0, xmm8
+   c: ucomiss xmm0, xmm1
+   f: jne 0x1e
+  11: jp 0x18
+  13: orps xmm0, xmm1
+  16: jmp 0x22
+  18: addss xmm0, xmm1
+  1c: jmp 0x22
+  1e: minss xmm0, xmm1
+  22: leave
+  23: ret
 
 trunc:
    0: push rbp
