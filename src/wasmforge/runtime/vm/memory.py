@@ -9,8 +9,6 @@ is unmapped when neither the memory nor any view of it is left, even if the stor
 
 from __future__ import annotations
 
-from struct import Struct
-
 from wasmforge.compiler.environ import VMMemoryDefinition
 from wasmforge.runtime.libc import PROT_READ, PROT_WRITE, array_at
 from wasmforge.runtime.mapping import Mmap
@@ -28,7 +26,6 @@ __all__ = ["LinearMemory"]
 
 MAX_PAGES: Final = 65536
 _INDEX_SPACE: Final = 4 << 30
-_DEFINITION: Final = Struct("<QQ")
 
 
 class LinearMemory:
@@ -41,7 +38,7 @@ class LinearMemory:
     EXTERN_KIND: ClassVar = 2  # ExternKind.MEMORY
     __slots__ = (
         "__weakref__",
-        "_arena",
+        "_definition",
         "_limit_pages",
         "_limits",
         "_maximum",
@@ -70,12 +67,12 @@ class LinearMemory:
         self.store_id = store.id
         self._store = store.weak
         self.pages = 0
-        self._arena = arena
         self._limits = limits
         self._minimum = minimum
         self._maximum = maximum
         self._view: memoryview | None = None
         self.definition = arena.allocate(VMMemoryDefinition.SIZE)
+        self._definition = arena.view(self.definition, VMMemoryDefinition.SIZE).cast("Q")
         if maximum is None or maximum > accessible // PAGE_SIZE:
             maximum = accessible // PAGE_SIZE
         self._limit_pages = maximum
@@ -90,8 +87,11 @@ class LinearMemory:
                 self.reservation.protect(start, (pages - self.pages) * PAGE_SIZE, PROT_READ | PROT_WRITE)
             except OSError:
                 return False
+        # No call from here on: the handler of a signal (Ctrl-C), which may raise after any call, would leave compiled
+        # code and this object with different lengths.
         self.pages = pages
-        self._arena.write(self.definition, _DEFINITION.pack(self.base, pages * PAGE_SIZE))
+        self._definition[0] = self.base
+        self._definition[1] = pages * PAGE_SIZE
         return True
 
     @property

@@ -7,8 +7,6 @@ words; `get`, `set`, `grow` and `fill` take and give Python objects.
 
 from __future__ import annotations
 
-from struct import Struct
-
 from wasmforge.compiler.environ import VMTableDefinition
 from wasmforge.runtime.mapping import Mmap
 from wasmforge.runtime.vm.limits import MAX_TABLE_ELEMENTS
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VMTable"]
 
-_DEFINITION: Final = Struct("<QQ")
 _ELEMENT: Final = VMTableDefinition.ELEMENT_SIZE
 _SMALL: Final = 256  # elements; up to here they stand in the store's arena, since a mapping costs 5 µs
 
@@ -41,10 +38,12 @@ class VMTable:
         "__weakref__",
         "_arena",
         "_capacity",
+        "_definition",
         "_limits",
         "_mapping",
         "_maximum",
         "_minimum",
+        "_retired",
         "_store",
         "_words",
         "definition",
@@ -68,32 +67,43 @@ class VMTable:
         self.size = 0
         self._capacity = 0
         self._words = memoryview(b"").cast("Q")
+        self._definition = self._arena.view(self.definition, VMTableDefinition.SIZE).cast("Q")
+        self._retired: Mmap | None = None
         self._resize(minimum)
 
-    def _resize(self, size: int) -> None:
-        """Changes the size, moving the elements when they need more room; new ones are null."""
-        if size > self._capacity or not self._capacity:
-            old = self._words
-            self._words, base = self._storage(max(size, min(2 * self._capacity, MAX_TABLE_ELEMENTS)))
-            self._words[: self.size] = old[: self.size]
-        else:
-            base = self._arena.read_u64(self.definition)
+    def _resize(self, size: int, word: int | None = None) -> None:
+        """Grows to a size, moving the elements when they need more room; `word` is in the new ones, or they are null in
+        a table that never had them."""
+        old = self.size
+        words, capacity, mapping = self._words, self._capacity, self._mapping
+        base = self._definition[0]
+        if size > capacity or not capacity:
+            words, base, capacity, mapping = self._storage(max(size, min(2 * capacity, MAX_TABLE_ELEMENTS)))
+            words[:old] = self._words[:old]
+        if word is not None:
+            _fill(words, old, word, size - old)
+        self._retired = self._mapping
+        # Threat: compiled code trusts base and length. The elements are in place before both change, and no wasm of
+        # this store runs meanwhile; it reloads both after every call. The handler of a signal (Ctrl-C) may raise after
+        # any call and at the start of any function. So there is none from here on, the table changes as a whole or not
+        # at all; and should there be one some day, then base never names storage that is gone (`_retired`) or smaller
+        # than the capacity.
+        self._mapping = mapping
+        self._words = words
+        self._definition[0] = base
+        self._capacity = capacity
         self.size = size
-        # Threat: compiled code trusts base and length. The elements are in place before both change together, and
-        # no wasm of this store runs meanwhile; it reloads both after every call.
-        self._arena.write(self.definition, _DEFINITION.pack(base, size))
+        self._definition[1] = size
+        self._retired = None
 
-    def _storage(self, capacity: int) -> tuple[memoryview, int]:
+    def _storage(self, capacity: int) -> tuple[memoryview, int, int, Mmap | None]:
+        """Room for elements: its words, its address, how many there are, and the mapping if it has one of its own."""
         if capacity <= _SMALL:
             capacity = max(capacity, 1)
             base = self._arena.allocate(capacity * _ELEMENT)
-            words = self._arena.view(base, capacity * _ELEMENT).cast("Q")
-        else:
-            self._mapping = Mmap.zeroed(capacity * _ELEMENT)
-            base = self._mapping.address
-            words = memoryview(self._mapping.owner).cast("Q")
-        self._capacity = capacity
-        return words, base
+            return self._arena.view(base, capacity * _ELEMENT).cast("Q"), base, capacity, None
+        mapping = Mmap.zeroed(capacity * _ELEMENT)
+        return memoryview(mapping.owner).cast("Q"), mapping.address, capacity, mapping
 
     @property
     def type(self) -> TableType:
@@ -130,19 +140,14 @@ class VMTable:
         if delta < 0 or (self._maximum is not None and new > self._maximum) or not self._limits.allows_table(new):
             return -1
         if delta:
-            self._resize(new)
-            self._fill(old, word, delta)
+            self._resize(new, word)
         return old
-
-    def _fill(self, start: int, word: int, count: int) -> None:
-        if count:
-            self._words[start : start + count].cast("B")[:] = word.to_bytes(8, "little") * count
 
     def fill_raw(self, start: int, word: int, count: int) -> None:
         """Sets `count` elements. Traps, changing nothing, when they do not all exist (section 4.4.7)."""
         if not 0 <= start <= start + count <= self.size:
             raise table_out_of_bounds()
-        self._fill(start, word, count)
+        _fill(self._words, start, word, count)
 
     def init_raw(self, target: int, words: memoryview, source: int, count: int) -> None:
         """Copies `count` words from a segment. Traps, changing nothing, when the segment or the table is too short."""
@@ -178,3 +183,8 @@ class VMTable:
 
     def fill(self, start: int, value: object, count: int) -> None:
         self.fill_raw(start, self.store.unbox(self.element, value), count)
+
+
+def _fill(words: memoryview, start: int, word: int, count: int) -> None:
+    if count:
+        words[start : start + count].cast("B")[:] = word.to_bytes(8, "little") * count
