@@ -55,12 +55,13 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_time_is_linear(shape: str) -> None:
-    """Eight times as many instructions take at most about eight times as long."""
+    """32 times as many instructions take about 32 times as long, and not 1,024 times. The bound lies far from both, and
+    the larger body is tried again when it took longer, since processors of test machines are shared."""
     make = SHAPES[shape]
     locals_ = ((100, I32),)
-    small = min(compile_body(make(2000), locals_)[1] for _ in range(3))
-    large = compile_body(make(16000), locals_)[1]
-    assert large < 30 * small + 0.05
+    small = min(compile_body(make(1000), locals_)[1] for _ in range(5))
+    bound = 200 * small + 0.1
+    assert any(compile_body(make(32000), locals_)[1] < bound for _ in range(3))
 
 
 def test_fifty_thousand_locals() -> None:
@@ -167,3 +168,21 @@ def test_functions_are_independent() -> None:
     with pytest.raises(WasmtimeError):
         made.compile_function(1)
     assert made.compile_function(0).code == before
+
+
+def test_a_thousand_parameters_and_results() -> None:
+    """The limits of validation: into the host, back, and through a function that reverses them."""
+    names = [("i32", "i64", "f32", "f64")[k % 4] for k in range(1000)]
+    params, results = " ".join(names), " ".join(reversed(names))
+    text = f"""(module
+      (import "host" "f" (func $host (param {params}) (result {params})))
+      (func $reverse (param {params}) (result {results})
+        {" ".join(f"(local.get {k})" for k in reversed(range(1000)))})
+      (func (export "f") (param {params}) (result {results})
+        {" ".join(f"(local.get {k})" for k in range(1000))} call $host call $reverse))"""
+    store = wasmforge.Store(engine())
+    types = [getattr(wasmforge.ValType, name)() for name in names]
+    host = wasmforge.Func(store, wasmforge.FuncType(types, types), lambda *values: list(values))
+    f = wasmforge.Instance(store, wasmforge.Module(store.engine, text), [host]).exports(store)["f"]
+    arguments = [float(k) if name[0] == "f" else k for k, name in enumerate(names)]
+    assert f(store, *arguments) == arguments[::-1]

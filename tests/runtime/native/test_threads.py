@@ -59,7 +59,8 @@ def test_alternate_stacks_are_freed(store: Store) -> None:
     before = mappings()
     for _ in range(100):
         in_thread(run)
-    assert mappings() <= before + 4
+    # A leak is a mapping a thread; the allocator may take a few for itself meanwhile.
+    assert mappings() <= before + 50
 
 
 def test_faulthandlers_alternate_stack_is_kept(store: Store) -> None:
