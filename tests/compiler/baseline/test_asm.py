@@ -227,7 +227,7 @@ def test_immediates(reg: int, value: int) -> None:
 def test_jumps_back(distance: int) -> None:
     for condition in (-1, Condition.LESS):
         a = Assembler()
-        a.out += b"\x90" * distance
+        a.out.write(b"\x90" * distance)
         a.jump_back(condition, 0)
         *_, (mnemonic, operands) = decode(a.out)
         assert (mnemonic, int(operands, 0)) == ("jmp" if condition < 0 else "jl", 0)
