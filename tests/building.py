@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wasmforge.binary import encode_expression
+from wasmforge.binary import decoder, encode_expression
 from wasmforge.syntax.instructions import BY_MNEMONIC, BY_OPCODE, Immediate, Instruction, Opcode
 from wasmforge.syntax.module import (
     DataSegment,
@@ -31,6 +31,9 @@ from wasmforge.syntax.types import (
     TableType,
     ValType,
 )
+
+FRONT_END_IS_COMPILED = decoder.__file__.endswith(".so")
+"""Whether the tests run on what mypyc made of the sources (`make test-compiled`)."""
 
 TYPES = {name: t for t, name in VALUE_TYPES.items()}
 

@@ -237,10 +237,10 @@ def test_jumps_forward() -> None:
     a = Assembler()
     places = [a.jump(), a.jump_if(Condition.ABOVE)]
     short = [a.skip(), a.skip_if(Condition.PARITY)]
-    a.out += b"\x90" * 50
+    a.out.write(b"\x90" * 50)
     for place in short:
         a.skip_end(place)
-    a.out += b"\x90" * 1000
+    a.out.write(b"\x90" * 1000)
     for place in places:
         a.patch(place)
     found = [(m, int(o, 0)) for m, o in decode(a.out) if m != "nop"]
