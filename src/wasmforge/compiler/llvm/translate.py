@@ -49,6 +49,10 @@ BRANCH_VALUES_LIMIT: Final = 1_000_000
 """Threat: a br_table with 100,000 targets that each take 1,000 values would need 10**8 phi operands. No compiler
 produces a thousandth of this limit."""
 
+REMEMBERED: Final = 64
+"""So many locals and addresses are remembered across blocks: enough for what is hot, and little to copy for each of
+100,000 nested blocks."""
+
 SHORT_BLOCK: Final = 500
 """Lines of IR in a block when blocks are kept short."""
 
@@ -79,15 +83,22 @@ class FunctionSource:
 
 
 class _Frame:
-    """An entry of the control stack. `edges` are the branches to its label, as (values, LLVM block they leave)."""
+    """An entry of the control stack. `edges` are the branches to its label, as (values, LLVM block they leave).
+
+    `known_locals` and `addresses` are the translator's from when the block was entered, SSA values that dominate the
+    block and what follows it. `modified` are the locals that the block assigns to, or None if they are many.
+    """
 
     __slots__ = (
+        "addresses",
         "edges",
         "else_label",
         "else_values",
         "height",
         "is_loop",
+        "known_locals",
         "label",
+        "modified",
         "params",
         "phi_first",
         "phi_line",
@@ -112,6 +123,9 @@ class _Frame:
         self.else_values: list[str] = []
         self.phi_line = 0  # of a loop: where in the output its phis belong
         self.phi_first = 0  # and the number of the first of them
+        self.known_locals: dict[int, str] = {}
+        self.addresses: dict[tuple[int, str], str] = {}
+        self.modified: frozenset[int] | None = None
 
 
 def translate(
@@ -158,6 +172,7 @@ class _Translator:
         self.labels = 0
         self.block = "b0"
         self.skipped = -1  # nesting depth inside unreachable code, -1 in reachable code
+        self.modified: dict[int, frozenset[int] | None] = {}
         self.local_types: list[ValType] = list(source.type.params)
         for count, t in source.locals:
             self.local_types.extend([ValType(t)] * count)
@@ -179,7 +194,10 @@ class _Translator:
         ft = self.source.type
         for k in range(len(ft.params)):
             self.known_locals[k] = f"%p{k}"
-        self.frames.append(_Frame("return", (), ft.results, 0))
+        self.modified = self.find_modified_locals()
+        whole = _Frame("return", (), ft.results, 0)
+        whole.modified = None
+        self.frames.append(whole)
         self.walk()
         prototype = self.prototype(ft)
         self.emit_traps()
@@ -422,11 +440,60 @@ class _Translator:
         self.block_start = len(self.out)
 
     def begin_join(self, label: str) -> None:
-        """Starts a block that others lead to as well: nothing remembered holds there."""
+        """Starts a block that others lead to as well; the caller says what of the remembered still holds there."""
         self.begin_block(label)
-        self.known_locals.clear()
-        self.addresses.clear()
         self.fresh.clear()
+
+    def find_modified_locals(self) -> dict[int, frozenset[int] | None]:
+        """For every block, by the position of its opcode, the locals that are assigned to inside; None when they are
+        more than `REMEMBERED`, which bounds the work for any nesting."""
+        found: dict[int, frozenset[int] | None] = {}
+        open_blocks: list[tuple[int, set[int] | None]] = [(-1, set())]
+        end = len(self.code)
+        while self.pc < end:
+            start = self.pc
+            opcode = self.code[start]
+            self.pc += 1
+            if opcode == _PREFIX:
+                opcode = opcode << 12 | self.unsigned()
+            elif opcode == Opcode.LOCAL_SET or opcode == Opcode.LOCAL_TEE:
+                x = self.unsigned()
+                inside = open_blocks[-1][1]
+                if inside is not None:
+                    inside.add(x)
+                continue
+            elif Opcode.BLOCK <= opcode <= Opcode.IF:
+                open_blocks.append((start, set()))
+            elif opcode == Opcode.END:
+                position, inside = open_blocks.pop()
+                if inside is not None and len(inside) > REMEMBERED:
+                    inside = None
+                found[position] = None if inside is None else frozenset(inside)
+                if open_blocks:
+                    position, outer = open_blocks[-1]
+                    if inside is None or outer is None:
+                        open_blocks[-1] = (position, None)
+                    else:
+                        outer |= inside
+            for kind in _IMMEDIATES[opcode]:
+                self.skip_immediate(kind)
+        self.pc = 0
+        return found
+
+    def remember(self, frame: _Frame) -> None:
+        """Notes in a new frame what is known where its block begins."""
+        if len(self.known_locals) <= REMEMBERED:
+            frame.known_locals = dict(self.known_locals)
+        if len(self.addresses) <= REMEMBERED:
+            frame.addresses = dict(self.addresses)
+        frame.modified = self.modified[self.start]
+
+    def recall(self, frame: _Frame) -> None:
+        """At a place that only the frame's block leads to: what was known at its beginning and was not assigned to."""
+        self.addresses = dict(frame.addresses)
+        self.known_locals = {}
+        if frame.modified is not None:
+            self.known_locals = {x: v for x, v in frame.known_locals.items() if x not in frame.modified}
 
     def trap_site(self, kind: TrapKind) -> str:
         """The label of a block, written at the end of the function, that traps at the current position."""
@@ -912,7 +979,9 @@ class _Translator:
 
     def enter_block(self, _: int) -> None:
         params, results = self.block_type()
-        self.frames.append(_Frame(self.new_label(), params, results, len(self.stack) - len(params)))
+        frame = _Frame(self.new_label(), params, results, len(self.stack) - len(params))
+        self.remember(frame)
+        self.frames.append(frame)
 
     def enter_loop(self, _: int) -> None:
         params, results = self.block_type()
@@ -920,7 +989,11 @@ class _Translator:
         values = self.pop_values(len(params))
         frame.edges.append((values, self.block))
         self.do(f"br label %{frame.label}")
+        self.remember(frame)
+        addresses = self.addresses
         self.begin_join(frame.label)
+        self.recall(frame)
+        self.addresses = addresses  # what was computed before the loop dominates all of it
         # The phis are written when the loop ends and all edges are known; their numbers are taken now.
         frame.phi_line = len(self.out)
         frame.phi_first = self.next
@@ -937,6 +1010,7 @@ class _Translator:
         frame = _Frame(self.new_label(), params, results, len(self.stack) - len(params))
         frame.else_label = self.new_label()
         frame.else_values = list(values)
+        self.remember(frame)
         then = self.new_label()
         self.do(f"br i1 {condition}, label %{then}, label %{frame.else_label}{self.inherited(condition)}")
         self.begin_block(then)
@@ -947,6 +1021,8 @@ class _Translator:
         del self.types[frame.height :]
         self.begin_join(frame.else_label)
         frame.else_label = ""
+        self.known_locals = dict(frame.known_locals)
+        self.addresses = dict(frame.addresses)
         for value, t in zip(frame.else_values, frame.params, strict=True):
             self.push(value, t)
 
@@ -1023,6 +1099,7 @@ class _Translator:
     def join(self, frame: _Frame) -> None:
         """Starts the block behind a block, where its branches meet, with the results on the stack."""
         self.begin_join(frame.label)
+        self.recall(frame)
         values = frame.edges[0][0]
         if frame.results and len(frame.edges) > 1:
             first = self.next
