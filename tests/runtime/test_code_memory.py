@@ -181,7 +181,7 @@ def test_global_registry_follows_the_engine_code() -> None:
     assert lookup_code(start) is not None  # the store still runs it
     del store, workshop
     assert lookup_code(start) is None
-    unregister_code(start)  # as for text of length 0: nothing happens
+    unregister_code(start, code)  # as for text of length 0: nothing happens
 
 
 def test_registry_of_a_store() -> None:

@@ -174,8 +174,9 @@ class EngineCode:
         self._original_code = code
         self._signatures = signatures
         self._types = types
+        # In this order: a Ctrl-C in between must not leave a range registered whose addresses others may get.
+        self._key = undo_after(self, lambda: unregister_code(code.text_address, code))
         register_code(code.text_address, code.text_length, code)
-        self._key = undo_after(self, lambda: unregister_code(code.text_address))
 
     def __del__(self) -> None:
         key, self._key = self._key, None
@@ -259,8 +260,8 @@ class StoreCode:
             copy = self._storage = original.deep_clone()
             copy.publish()
             # The private range leads to the original's tables: they are found by offset, and never patched.
+            self._key = undo_after(self, lambda: unregister_code(copy.text_address, original))
             register_code(copy.text_address, copy.text_length, original)
-            self._key = undo_after(self, lambda: unregister_code(copy.text_address))
 
     def __del__(self) -> None:
         key, self._key = self._key, None

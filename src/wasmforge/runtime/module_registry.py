@@ -52,22 +52,23 @@ def register_code(start: int, length: int, code: CodeMemory) -> None:
         at = bisect_right(_starts, start)
         if (at and _ranges[_starts[at - 1]][0] > start) or (at < len(_starts) and _starts[at] < start + length):
             raise ValueError(f"code at {start:#x} overlaps registered code")
+        _ranges[start] = (start + length, code)  # first, so that after a Ctrl-C in here `unregister_code` still works
         _gates.register_code(start, start + length)
-        _ranges[start] = (start + length, code)
         insort(_starts, start)  # looked up again: a collection meanwhile may have removed others
 
 
-def unregister_code(start: int) -> None:
-    """Forgets the range that was registered at `start`. Nothing happens for text of length 0, which is never
-    registered."""
+def unregister_code(start: int, code: CodeMemory) -> None:
+    """Forgets the range that was registered at `start` for `code`. Nothing happens when it was not: text of length 0
+    never is, nor what an exception kept from it."""
     with _lock:
-        if start in _ranges:
+        if start in _ranges and _ranges[start][1] is code:
             assert _gates is not None
             try:  # noqa: SIM105  # contextlib costs a cold start 0.5 ms
                 _gates.unregister_code(start)
             except WasmtimeError:
                 pass  # a second try, after one that failed half-way
-            _starts.remove(start)
+            if start in _starts:
+                _starts.remove(start)
             del _ranges[start]
             fault_kinds.clear()
 
@@ -118,20 +119,23 @@ class ModuleRegistry:
             store_code = StoreCode(module.engine_code, self._tunables)
             loaded = _LoadedCode(store_code, module)
             if loaded.start != loaded.end:
-                self._insert(loaded)
-            self._by_engine_code[module.engine_code] = store_code
+                self._insert(loaded, module.engine_code)
+            else:
+                self._by_engine_code[module.engine_code] = store_code
         self.modules[module.unique_id] = module
         return ModuleWithCode.from_raw(module, store_code)
 
-    def _insert(self, loaded: _LoadedCode) -> None:
+    def _insert(self, loaded: _LoadedCode, engine_code: EngineCode) -> None:
         at = bisect_right(self._starts, loaded.start)
         before = self._loaded[self._starts[at - 1]] if at else None
         if (before is not None and before.end > loaded.start) or (
             at < len(self._starts) and self._starts[at] < loaded.end
         ):
             raise AssertionError(f"store code at {loaded.start:#x} overlaps that of another module")
-        insort(self._starts, loaded.start)
+        # No call from here on, so that a Ctrl-C leaves either nothing of the module here or all of it.
         self._loaded[loaded.start] = loaded
+        self._starts[at:at] = (loaded.start,)
+        self._by_engine_code[engine_code] = loaded.store_code
 
     def store_code(self, engine_code: EngineCode) -> StoreCode | None:
         return self._by_engine_code.get(engine_code)

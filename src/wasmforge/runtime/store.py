@@ -188,8 +188,10 @@ class VMStore:
 
         memory = LinearMemory(self, memory_type)
         reservation = memory.reservation
-        self.engine.gates.register_memory(reservation.address, reservation.end)
+        # In this order: what a Ctrl-C in between leaves behind is released with the store. A range that stayed
+        # registered would refuse the next memory that gets its address.
         self._belongings.reservations.append(reservation)
+        self.engine.gates.register_memory(reservation.address, reservation.end)
         self.memories.append(memory)
         return memory
 
