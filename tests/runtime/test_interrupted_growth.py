@@ -1,6 +1,7 @@
-"""Growth that the handler of a signal (Ctrl-C) ends with an exception: a memory or table has grown or has not, and what
-compiled code reads of it is what this process holds. Handlers run at the calls and returns of functions, which is where
-a profile function is called, and it can raise as they can."""
+"""Growth and instantiation that the handler of a signal (Ctrl-C) ends with an exception: a memory or table has grown or
+has not, and what compiled code reads of it is what this process holds; what registered its addresses does not keep
+them. Handlers run at the calls and returns of functions, which is where a profile function is called, and it can raise
+as they can."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ import pytest
 
 from tests.runtime.compiling import Workshop
 from wasmforge.compiler.environ import VMMemoryDefinition, VMTableDefinition
+from wasmforge.runtime import VMStore
 from wasmforge.runtime.libc import address_of
+from wasmforge.runtime.vm.traps import RuntimeTrap
 from wasmforge.syntax.types import EXTERNREF, PAGE_SIZE, Limits, MemoryType, TableType
 
 SMALL_TO_SMALL, SMALL_TO_MAPPED, MAPPED_TO_MAPPED, WITHIN_CAPACITY = (2, 7), (2, 300), (300, 1000), (300, 500)
@@ -81,3 +84,23 @@ def test_an_interrupted_memory_has_grown_or_has_not() -> None:
         if not interrupted:
             break
     assert 3 < event < 999
+
+
+TEXT = """(module (memory (export "memory") 1) (table 300 externref)
+  (func (export "load") (param i32) (result i32) (i32.load (local.get 0))))"""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # finalisers of what was half made
+def test_after_an_interrupted_instantiation_the_next_one_works() -> None:
+    workshop = Workshop()
+    module = workshop.module(TEXT)
+    for event in range(1, 5000):
+        store = VMStore(workshop.engine)
+        interrupted = interrupt_at(event, lambda: store.instantiate(module, []))  # noqa: B023
+        load = store.instantiate(module, []).export("load").make_callable()  # type: ignore[union-attr]
+        assert load(0) == 0
+        with pytest.raises(RuntimeTrap, match="out of bounds memory access"):
+            load(PAGE_SIZE)
+        if not interrupted:
+            break
+    assert 30 < event < 4999
