@@ -137,7 +137,7 @@ def test_it_is_a_pleasant_object(app: Any) -> None:
     assert {"add", "memory"} <= set(dir(app))
     assert "a name" not in dir(app)
     assert repr(app).startswith("<LoadedModule 'example': add(i32, i32) -> i32; two() -> i32, f64; ")
-    with pytest.raises(AttributeError, match="does not export 'sub'; it exports: add, two"):
+    with pytest.raises(AttributeError, match="'LoadedModule' object has no attribute 'sub'"):
         app.sub  # noqa: B018
     with pytest.raises(KeyError):
         app["sub"]
