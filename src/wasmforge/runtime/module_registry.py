@@ -5,9 +5,9 @@ leads from a `StoreCodePC` to the module and its function for backtraces, and ow
 
 from __future__ import annotations
 
-import _thread
 from bisect import bisect_right, insort
 
+from wasmforge.runtime.lock import LOCK
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
@@ -25,7 +25,7 @@ __all__ = ["ModuleRegistry", "fault_kinds", "lookup_code", "register_code", "unr
 MAX_FRAMES = 1024
 """Frames that a store remembers for backtraces."""
 
-_lock = _thread.RLock()  # a collection inside the lock may run an unregister_code of the same thread
+_lock = LOCK
 _starts: list[int] = []
 _ranges: dict[int, tuple[int, CodeMemory]] = {}
 fault_kinds: dict[int, int] = {}

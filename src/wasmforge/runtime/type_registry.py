@@ -5,11 +5,11 @@ and host functions register types; vmctx records, import checks and `VMFuncRef`s
 
 from __future__ import annotations
 
-import _thread
 from struct import pack
 
 from wasmforge.runtime.libc import address_of
 from wasmforge.runtime.lifetime import died, undo_after
+from wasmforge.runtime.lock import LOCK
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ class TypeRegistry:
 
     def __init__(self) -> None:
         # Reentrant: an allocation inside may start a garbage collection whose finalisers unregister types.
-        self._lock = _thread.RLock()
+        self._lock = LOCK
         self._by_type: dict[FuncType, VMSharedTypeIndex] = {}
         self._types: list[FuncType | None] = []
         self._counts: list[int] = []

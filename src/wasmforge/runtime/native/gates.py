@@ -8,6 +8,7 @@ import _thread
 import os
 
 from wasmforge.compiler.environ import BUILTIN_INDEX, BUILTINS
+from wasmforge.runtime.lock import LOCK
 from wasmforge.runtime.native.loader import load
 from wasmforge.runtime.native.signals import RangeTable, SignalHooks
 from wasmforge.runtime.native.threads import ThreadSetup
@@ -51,7 +52,7 @@ class Gates:
     def __init__(self) -> None:
         image = load()
         # Reentrant: a garbage collection while it is held may run finalisers that unregister ranges.
-        self._lock = _thread.RLock()
+        self._lock = LOCK
         self._image = image
         self.universal_call = image.address("universal_call")
         """Address of the METH_FASTCALL function."""
@@ -73,7 +74,6 @@ class Gates:
         os.register_at_fork(after_in_child=self._after_fork_in_child)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = _thread.RLock()  # another thread of the parent may have held it
         self._threads.after_fork_in_child()
 
     def _range_table(self, symbol: str) -> RangeTable:

@@ -4,9 +4,8 @@ much as a hundred calls. The runtime takes one for each store and returns it whe
 
 from __future__ import annotations
 
-import _thread
-
 from wasmforge.compiler.environ import STACK_GUARD_SIZE
+from wasmforge.runtime.lock import LOCK
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.record import record
 
@@ -57,7 +56,7 @@ class StackPool:
         self._keep = keep
         self._free: dict[int, list[Stack]] = {}
         self._count = 0
-        self._lock = _thread.RLock()  # reentrant: a garbage collection while it is held may release a store's stack
+        self._lock = LOCK
         libc = ctypes.CDLL(None, use_errno=True)
         self._mmap = libc.mmap
         self._mmap.restype = ctypes.c_void_p

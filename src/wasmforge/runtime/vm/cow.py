@@ -4,12 +4,12 @@ in its image; an instance maps them over the first pages of its memory, and pays
 
 from __future__ import annotations
 
-import _thread
 import os
 
 from wasmforge.compiler.image import MEMORY_SECTION
 from wasmforge.runtime.code_memory import FileSource
 from wasmforge.runtime.libc import PROT_READ, PROT_WRITE, map_fixed
+from wasmforge.runtime.lock import LOCK
 from wasmforge.syntax.types import PAGE_SIZE
 
 TYPE_CHECKING = False
@@ -55,7 +55,7 @@ class ModuleMemoryImages:
         self._code = code
         self._ranges = ranges
         self._memfd: FileSource | None = None
-        self._lock = _thread.RLock()  # a collection while it is held may instantiate, in some `__del__`
+        self._lock = LOCK
 
     def __contains__(self, memory: int) -> bool:
         return memory in self._ranges
