@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import wasmforge.store  # noqa: F401  # sets the embedder's class now, not inside a test that would undo it
 from wasmforge.runtime.vm import traps
 
 
