@@ -57,7 +57,7 @@ class Swarm:
             command, env=self._environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         # From before the first module is compiled until after the last one is, on a busy machine too.
-        deadline = time.monotonic() + self._random.uniform(0.1, 1.5) if kill else float("inf")
+        deadline = time.monotonic() + self._random.uniform(0.02, 0.3) if kill else float("inf")
         self._alive.append((child, deadline))
 
     def finish(self) -> None:
