@@ -10,6 +10,7 @@ from wasmforge._managed import Managed
 from wasmforge.compiler.availability import llvm_available
 from wasmforge.compiler.environ import OPTIMIZATION_LEVELS, Tunables
 from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.features import DEFAULT_FEATURES, KNOBS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +75,19 @@ def _missing(name: str, feature: str) -> Any:
     return _setting(set_missing)
 
 
+def _feature(feature: int, title: str) -> Any:
+    """A setting that switches a proposal: what needs it while it is off is refused by validation."""
+
+    def set_feature(self: Config, enable: bool) -> None:
+        self._check_open()
+        bit = 1 << feature
+        self._features = self._features | bit if _bool(enable) else self._features & ~bit
+
+    default = "On" if KNOBS[feature].default else "Off"
+    set_feature.__doc__ = f"{title}. {default} by default; a module that needs it while it is off is refused."
+    return _setting(set_feature)
+
+
 def _always(name: str, feature: str) -> Any:
     """A setting for a part of WebAssembly that is always there: True is accepted, False is an error."""
 
@@ -91,6 +105,7 @@ class Config(Managed):
 
     def __init__(self) -> None:
         self._tunables: dict[str, int | bool | str] = {}
+        self._features = DEFAULT_FEATURES
         self._max_wasm_stack = DEFAULT_MAX_WASM_STACK
         self._parallel = True
         self._strategy = STRATEGIES["auto"]
@@ -111,7 +126,8 @@ class Config(Managed):
         used up."""
         self._check_open()
         self._closed = True
-        return Tunables(**self._tunables), self._max_wasm_stack, self._parallel, self._strategy  # type: ignore[arg-type]
+        tunables = Tunables(**self._tunables, features=self._features)  # type: ignore[arg-type]
+        return tunables, self._max_wasm_stack, self._parallel, self._strategy
 
     # --- Compilation ----------------------------------------------------------------------------------------
 

@@ -84,7 +84,8 @@ class Engine(Managed):
             from wasmforge.compiler.llvm import compile_module
 
         module = decode(wasm)
-        return compile_module(module, validate(module), self._tunables, workers=self._workers, progress=progress)
+        facts = validate(module, self._tunables.features)
+        return compile_module(module, facts, self._tunables, workers=self._workers, progress=progress)
 
 
 def _automatic_strategy() -> str:

@@ -127,7 +127,7 @@ class Module(Managed):
         from wasmforge import validation
         from wasmforge.binary import decode
 
-        validation.validate(decode(bytes(wasm)))
+        validation.validate(decode(bytes(wasm)), engine._tunables.features)
 
     def _open(self) -> CompiledModule:
         self._check_open()

@@ -32,6 +32,7 @@ signature; Wasmtime emits one a function) and unused by host functions. It does 
 
 from __future__ import annotations
 
+from wasmforge.syntax.features import DEFAULT_FEATURES
 from wasmforge.syntax.record import record
 from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128, ExternKind, FuncType, ValType
 
@@ -360,6 +361,7 @@ class Tunables:
     debug_guest: bool = False
     consume_fuel: bool = False
     epoch_interruption: bool = False
+    features: int = DEFAULT_FEATURES  # bits of `syntax.features.Feature`: what validation allows
 
     def as_dict(self) -> dict[str, int | bool | str]:
         return {name: getattr(self, name) for name in type(self).__annotations__}

@@ -8,6 +8,7 @@ An opcode is one integer: the byte itself, or `prefix << 12 | number` for the pr
 
 from __future__ import annotations
 
+from wasmforge.syntax.features import Feature
 from wasmforge.syntax.record import IntEnum, record
 from wasmforge.syntax.types import F32, F64, I32, I64, ValType
 
@@ -50,17 +51,6 @@ class Immediate(IntEnum):
     F64_CONST = 16  # (int: the bit pattern)
     REF_TYPE = 17  # (int: a reference type)
     SELECT_TYPES = 18  # (tuple of value types)
-
-
-class Feature(IntEnum):
-    """The proposal that an instruction came with; Wasmtime's names for the knobs that switch it."""
-
-    MVP = 0
-    SIGN_EXTENSION = 1
-    SATURATING_FLOAT_TO_INT = 2
-    MULTI_VALUE = 3
-    BULK_MEMORY = 4
-    REFERENCE_TYPES = 5
 
 
 @record(frozen=True, slots=True)

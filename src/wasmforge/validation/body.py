@@ -19,6 +19,7 @@ from wasmforge.binary.features import opcode_error, type_error
 from wasmforge.binary.leb128 import read_signed, read_unsigned
 from wasmforge.syntax import types as value_types
 from wasmforge.syntax.errors import MalformedError
+from wasmforge.syntax.features import switched_off
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.limits import NESTING, OPERANDS
 from wasmforge.syntax.types import value_type_name
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from mypy_extensions import i64
 
-__all__ = ["Context", "Locals", "check_body"]
+__all__ = ["Context", "Locals", "check_body", "require"]
 
 I32: Final = 0x7F
 I64: Final = 0x7E
@@ -72,6 +73,8 @@ class Context:
     """The context C of section 3.1.1, as lists of plain integers indexed by the index spaces."""
 
     def __init__(self) -> None:
+        self.features = 0
+        """The proposals that are allowed, bits of `syntax.features.Feature`; `require` asks."""
         self.type_params: list[list[int]] = []
         self.type_results: list[list[int]] = []
         self.function_types: list[int] = []
@@ -84,6 +87,12 @@ class Context:
         """The number of data segments, or -1 when there is no data count section."""
         self.declared: set[int] = set()
         """C.refs: the functions that `ref.func` may name inside a body."""
+
+
+def require(c: Context, feature: int, at: int) -> None:
+    """Refuses an instruction whose proposal is switched off. `at` is its position in the code."""
+    if not c.features >> feature & 1:
+        raise Invalid(switched_off(feature), at)
 
 
 class Locals:

@@ -11,6 +11,7 @@ from wasmforge.binary.instructions import instructions
 from wasmforge.binary.leb128 import read_signed, read_unsigned
 from wasmforge.syntax import limits as limit
 from wasmforge.syntax.errors import MalformedError
+from wasmforge.syntax.features import DEFAULT_FEATURES, switched_off
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.module import ElementSegment, Expression, FunctionBody, Module, SegmentMode
 from wasmforge.syntax.types import (
@@ -55,22 +56,23 @@ class ModuleValidation:
         self.instruction_counts: Final = instruction_counts
 
 
-def validate(module: Module) -> ModuleValidation:
-    """Validates a module.
+def validate(module: Module, features: int = DEFAULT_FEATURES) -> ModuleValidation:
+    """Validates a module, which may use the proposals in `features` (bits of `syntax.features.Feature`).
 
     Returns facts about it. Raises `InvalidError` when it breaks a rule; also `MalformedError` and
     `UnsupportedFeatureError` for the encoding of function bodies, which `binary.decode` leaves to this walk.
     """
-    return _Validator(module).validate()
+    return _Validator(module, features).validate()
 
 
 _START_TYPE: Final = ((), ())
 
 
 class _Validator:
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, features: int) -> None:
         self.module: Final = module
         self.context: Final = Context()
+        self.context.features = features
         self.imported_functions = 0
 
     def validate(self) -> ModuleValidation:
@@ -110,6 +112,11 @@ class _Validator:
         ):
             if count > maximum:
                 raise self.invalid(f"too many {what}: {count}, the limit is {maximum}")
+
+    def require(self, feature: int, offset: int) -> None:
+        """Refuses the module if the proposal that it needs is switched off."""
+        if not self.context.features >> feature & 1:
+            raise self.invalid(switched_off(feature), offset)
 
     def check_types(self) -> None:
         c = self.context
