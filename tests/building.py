@@ -66,6 +66,8 @@ def _instruction(words: list[str]) -> Instruction:
             values.append(TYPES[rest.pop(0)])
         elif kind == Immediate.MEMARG:
             values.append((int(rest.pop(0)), 0, int(rest.pop(0))))
+        elif kind == Immediate.LANES:
+            values.append(bytes(int(word) for word in rest))
         else:
             values.append(int(rest.pop(0), 0) if rest else 0)
     return Instruction(row, tuple(values))

@@ -112,6 +112,7 @@ _SAMPLE: dict[Immediate, object] = {
     Immediate.F64_CONST: 0x3FF0000000000000,
     Immediate.REF_TYPE: FUNCREF,
     Immediate.SELECT_TYPES: (I32,),
+    Immediate.LANES: bytes(range(16, 32)),
 }
 
 

@@ -202,7 +202,6 @@ def test_messages_and_offsets(data: bytes, message: str, offset: int) -> None:
         (b"\0asm\x0d\0\x01\0", "component model"),
         (module(section(13, "00")), "exception-handling"),
         (module(section(2, "01 00 00 04 00 00")), "exception-handling"),
-        (module(section(1, "01 60 01 7b 00")), "SIMD"),
         (module(section(1, "01 5f 00")), "GC"),
         (module(section(1, "01 4e 00")), "GC"),
         (module(section(1, "01 60 01 63 70 00")), "typed function references"),
@@ -211,8 +210,6 @@ def test_messages_and_offsets(data: bytes, message: str, offset: int) -> None:
         (module(section(5, "01 03 00 01")), "threads"),
         (module(section(5, "01 04 00")), "memory64"),
         (module(section(4, "01 70 05 00 01")), "memory64"),
-        (module(section(6, "01 7b 00 fd0c")), "SIMD"),
-        (module(section(6, "01 7f 00 fd0c 00")), "SIMD"),
     ],
 )
 def test_modules_of_proposals_name_the_feature(data: bytes, feature: str) -> None:

@@ -13,7 +13,6 @@ WAITING = {
     "binary-gc.wast": "garbage collection",
     "binary0.wast": "multi-memory",
     "binary_leb128_64.wast": "memory64",
-    "simd_const.wast": "vectors",
     "elem.wast": "typed function references",
 }
 """Files with modules that need a proposal; in these a module may be refused by the name of its feature."""

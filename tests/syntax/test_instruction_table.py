@@ -14,8 +14,8 @@ from wasmforge.syntax.instructions import (
 
 
 def test_opcodes_are_unique_and_complete() -> None:
-    """WebAssembly 2.0 without vectors (specification, section 5.4): 172 one-byte opcodes of 1.0, 5 sign extensions,
-    1 select, 2 table accesses, 3 references and 18 behind the prefix 0xFC."""
+    """WebAssembly 2.0 (specification, section 5.4): 172 one-byte opcodes of 1.0, 5 sign extensions, 1 select, 2 table
+    accesses, 3 references, 18 behind the prefix 0xFC and 236 vector instructions; with 20 relaxed ones of 3.0."""
     assert len(BY_OPCODE) == len(INSTRUCTIONS)
     one_byte = {opcode for opcode in BY_OPCODE if opcode < 256}
     assert one_byte == {
@@ -26,7 +26,13 @@ def test_opcodes_are_unique_and_complete() -> None:
         *range(0x28, 0xC5),
         *range(0xD0, 0xD3),
     }
-    assert {opcode for opcode in BY_OPCODE if opcode >= 256} == {0xFC000 + number for number in range(18)}
+    assert {opcode for opcode in BY_OPCODE if opcode >> 12 == 0xFC} == {0xFC000 + number for number in range(18)}
+    holes = {0x9A, 0xA2, 0xA5, 0xA6, 0xAF, 0xB0, 0xB2, 0xB3, 0xB4, 0xBB, 0xC2, 0xC5, 0xC6, 0xCF, 0xD0, 0xD2, 0xD3, 0xD4}
+    holes |= {0xE2, 0xEE}
+    vectors = {0xFD000 + number for number in range(0x114) if number not in holes}
+    assert {opcode for opcode in BY_OPCODE if opcode >> 12 == 0xFD} == vectors
+    assert sum(BY_OPCODE[opcode].feature == Feature.SIMD for opcode in vectors) == 236
+    assert sum(BY_OPCODE[opcode].feature == Feature.RELAXED_SIMD for opcode in vectors) == 20
 
 
 def test_mnemonics_are_unique_but_for_select() -> None:
@@ -53,7 +59,7 @@ def test_features() -> None:
 def test_constant_instructions() -> None:
     """Section 3.4.13 with extended constant expressions."""
     assert {row.mnemonic for row in INSTRUCTIONS if row.constant} == {
-        *(f"{t}.const" for t in ("i32", "i64", "f32", "f64")),
+        *(f"{t}.const" for t in ("i32", "i64", "f32", "f64", "v128")),
         *(f"{t}.{o}" for t in ("i32", "i64") for o in ("add", "sub", "mul")),
         "global.get",
         "ref.null",

@@ -179,9 +179,6 @@ def test_unclosed_nesting_is_an_error(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "feature"),
     [
-        ("(func (local v128))", "SIMD"),
-        ("(func (drop (v128.const i32x4 0 0 0 0)))", "SIMD"),
-        ("(func (i32x4.add))", "SIMD"),
         ("(func (param anyref))", "GC"),
         ("(type (struct))", "GC"),
         ("(type $t (array i8))", "GC"),

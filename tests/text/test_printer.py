@@ -100,6 +100,8 @@ _VALUES = {
     Immediate.F64_CONST: 0x7FF4000000000000,
     Immediate.REF_TYPE: EXTERNREF,
     Immediate.SELECT_TYPES: (I32, EXTERNREF),
+    Immediate.LANES: bytes(range(20, 4, -1)),
+    Immediate.V128_CONST: 0x7FC00000_80000001_00000002_FFFFFFFF,
 }
 _DIFFERENT = {
     (Immediate.TYPE, Immediate.TABLE): (0, 4),

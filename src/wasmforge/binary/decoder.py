@@ -48,6 +48,7 @@ from wasmforge.syntax.types import (
     FUNCREF,
     I32,
     I64,
+    V128,
     ExternKind,
     FuncType,
     GlobalType,
@@ -67,7 +68,7 @@ _MAGIC: Final = b"\0asm"
 _VERSION: Final = b"\x01\0\0\0"
 _COMPONENT_VERSION: Final = b"\x0d\0\x01\0"
 
-_VALUE_TYPE_BYTES: Final = bytes((I32, I64, F32, F64, FUNCREF, EXTERNREF))
+_VALUE_TYPE_BYTES: Final = bytes((I32, I64, F32, F64, V128, FUNCREF, EXTERNREF))
 _FUNCTION_TYPE: Final = 0x60
 _TABLE_WITH_INITIALIZER: Final = 0x40
 _TAG_KIND: Final = 4

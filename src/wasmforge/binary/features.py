@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["opcode_error", "type_error"]
 
 SIMD: Final = "vector instructions (SIMD)"
-SIMD_TYPES: Final = "vector types (SIMD)"
 EXCEPTIONS: Final = "exception-handling instructions"
 LEGACY_EXCEPTIONS: Final = "legacy exception-handling instructions"
 TAIL_CALLS: Final = "tail calls"
@@ -41,13 +40,11 @@ _OPCODES: Final[dict[int, str]] = {
     **dict.fromkeys((0xE0, 0xE1, 0xE2, 0xE3, 0xE4, 0xE5, 0xE6), STACK_SWITCHING),
     0xD3: GC,
     0xFB: GC,
-    0xFD: SIMD,
     0xFE: THREADS,
     **dict.fromkeys((0xFC013, 0xFC014, 0xFC015, 0xFC016), WIDE_ARITHMETIC),
 }
 
 _TYPES: Final[dict[int, str]] = {
-    0x7B: SIMD_TYPES,
     **dict.fromkeys((0x78, 0x77), GC_TYPES),  # packed types i8 and i16
     **dict.fromkeys((0x74, 0x69, 0x68, 0x75), EXCEPTIONS.replace("instructions", "types")),  # noexn, exn, noext
     **dict.fromkeys((0x73, 0x72, 0x71, 0x6E, 0x6D, 0x6C, 0x6B, 0x6A), GC_TYPES),

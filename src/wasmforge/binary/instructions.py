@@ -18,7 +18,7 @@ from wasmforge.syntax.instructions import (
     is_block,
     opcode_bytes,
 )
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64
+from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ __all__ = ["encode_expression", "encode_instruction", "instructions", "skip_expr
 _MEMORY_INDEX_FOLLOWS: Final = 0x40
 """Bit of the memarg's first number that says that a memory index follows (specification, section 5.4.6)."""
 
-_PREFIXES: Final = frozenset({0xFC})
+_PREFIXES: Final = frozenset({0xFC, 0xFD})
 _OPCODE_BYTES: Final[dict[int, bytes]] = {opcode: opcode_bytes(opcode) for opcode in BY_OPCODE}
 
 
@@ -138,7 +138,15 @@ def _read_immediate(code: bytes, at: int, base: int, kind: Immediate) -> tuple[A
         return _read_labels(code, at, base)
     if kind == Immediate.REF_TYPE:
         return _read_type(code, at, base, (FUNCREF, EXTERNREF), "malformed reference type")
-    return _read_select_types(code, at, base)
+    if kind == Immediate.SELECT_TYPES:
+        return _read_select_types(code, at, base)
+    if kind == Immediate.V128_CONST:
+        return _read_bits(code, at, base, 16)
+    size = 1 if kind == Immediate.LANE else 16
+    if at + size > len(code):
+        raise MalformedError("unexpected end of section or function", base + len(code))
+    # A lane is one byte, no LEB128 number (section 5.4.9); its range is for the validator.
+    return (code[at] if size == 1 else code[at : at + size]), at + size
 
 
 def _read_type(code: bytes, at: int, base: int, allowed: tuple[int, ...], message: str) -> tuple[int, int]:
@@ -155,7 +163,7 @@ def _read_block_type(code: bytes, at: int, base: int) -> tuple[int, int]:
         # A type is one byte; longer encodings of the same negative number are not in the grammar (5.4.1).
         if after != at + 1:
             raise MalformedError("malformed block type", base + at)
-        _read_type(code, at, base, (I32, I64, F32, F64, FUNCREF, EXTERNREF), "malformed block type")
+        _read_type(code, at, base, (I32, I64, F32, F64, V128, FUNCREF, EXTERNREF), "malformed block type")
     return value, after
 
 
@@ -196,7 +204,7 @@ def _read_select_types(code: bytes, at: int, base: int) -> tuple[tuple[int, ...]
         raise MalformedError("unexpected end of section or function", base + len(code))
     types: list[int] = []
     while len(types) < count:
-        t, at = _read_type(code, at, base, (I32, I64, F32, F64, FUNCREF, EXTERNREF), "malformed value type")
+        t, at = _read_type(code, at, base, (I32, I64, F32, F64, V128, FUNCREF, EXTERNREF), "malformed value type")
         types.append(t)
     return tuple(types), at
 
@@ -225,5 +233,11 @@ def _write_immediate(out: bytearray, kind: Immediate, value: Any) -> None:
     elif kind == Immediate.SELECT_TYPES:
         write_unsigned(out, len(value))
         out += bytes(value)
+    elif kind == Immediate.V128_CONST:
+        out += value.to_bytes(16, "little")
+    elif kind == Immediate.LANE:
+        out.append(value)
+    elif kind == Immediate.LANES:
+        out += value
     else:
         write_unsigned(out, value)

@@ -8,6 +8,7 @@ An opcode is one integer: the byte itself, or `prefix << 12 | number` for the pr
 
 from __future__ import annotations
 
+from wasmforge.syntax import vectors
 from wasmforge.syntax.features import Feature
 from wasmforge.syntax.record import IntEnum, record
 from wasmforge.syntax.types import F32, F64, I32, I64, ValType
@@ -51,13 +52,16 @@ class Immediate(IntEnum):
     F64_CONST = 16  # (int: the bit pattern)
     REF_TYPE = 17  # (int: a reference type)
     SELECT_TYPES = 18  # (tuple of value types)
+    LANE = 19  # (int)
+    LANES = 20  # i8x16.shuffle: (16 bytes)
+    V128_CONST = 21  # (int: the bit pattern, lane 0 lowest)
 
 
 @record(frozen=True, slots=True)
 class InstructionRow:
     """`params` and `results` are None for instructions whose type depends on the context: control,
     parametric, variable, reference and table instructions. `access` is the number of bytes that a load or a
-    store touches, 0 for all others."""
+    store touches, `lanes` the number of lanes that a lane immediate selects from; 0 for all others."""
 
     mnemonic: str
     opcode: int
@@ -67,6 +71,7 @@ class InstructionRow:
     feature: Feature = Feature.MVP
     access: int = 0
     constant: bool = False  # allowed in constant expressions (extended constants included)
+    lanes: int = 0
 
 
 @record(frozen=True, slots=True)
@@ -265,6 +270,30 @@ _CONVERSIONS: Final = [
     )
 ]
 
+_VECTOR_IMMEDIATES: Final = {
+    vectors.PLAIN: (),
+    vectors.LANE: (Immediate.LANE,),
+    vectors.SHUFFLE: (Immediate.LANES,),
+    vectors.CONST: (Immediate.V128_CONST,),
+    vectors.MEMARG: (Immediate.MEMARG,),
+    vectors.MEMARG_LANE: (Immediate.MEMARG, Immediate.LANE),
+}
+
+_VECTORS: Final = [
+    InstructionRow(
+        mnemonic,
+        0xFD000 | number,
+        _VECTOR_IMMEDIATES[kind],
+        params,
+        results,
+        Feature.SIMD if number < vectors.FIRST_RELAXED else Feature.RELAXED_SIMD,
+        access,
+        kind == vectors.CONST,
+        lanes,
+    )
+    for number, mnemonic, kind, params, results, access, lanes in vectors.VECTOR_INSTRUCTIONS
+]
+
 INSTRUCTIONS: Final[tuple[InstructionRow, ...]] = (
     *_CONTROL,
     *_PARAMETRIC,
@@ -278,6 +307,7 @@ INSTRUCTIONS: Final[tuple[InstructionRow, ...]] = (
     *_float(F32, "f32", 0x5B, 0x8B),
     *_float(F64, "f64", 0x61, 0x99),
     *_CONVERSIONS,
+    *_VECTORS,
 )
 """Every instruction that the project knows, in no particular order."""
 
@@ -323,6 +353,8 @@ class Opcode:
     REF_NULL: Final = 0xD0
     REF_IS_NULL: Final = 0xD1
     REF_FUNC: Final = 0xD2
+    V128_CONST: Final = 0xFD00C
+    I8X16_SHUFFLE: Final = 0xFD00D
     MEMORY_INIT: Final = 0xFC008
     DATA_DROP: Final = 0xFC009
     MEMORY_COPY: Final = 0xFC00A

@@ -15,9 +15,10 @@ from wasmforge.binary.leb128 import encode_signed, encode_unsigned
 from wasmforge.syntax.instructions import Immediate, Opcode
 from wasmforge.text import keywords
 from wasmforge.text.keywords import OPERATORS, Operator, Shape
-from wasmforge.text.literals import F32_FORMAT, F64_FORMAT, float_bits, integer, natural
+from wasmforge.text.literals import F32_FORMAT, F64_FORMAT, float_bits, integer, is_number, natural
 from wasmforge.text.reader import Reader
 from wasmforge.text.spaces import Space, Types, read_type_use
+from wasmforge.text.vectors import vector_literal
 
 __all__ = ["BodyParser", "Spaces"]
 
@@ -47,6 +48,9 @@ _WANTED: Final = (
     "an instruction, `else` or `end`",
     "an instruction or `end`",
 )
+
+_AFTER_MEMORY: Final = frozenset("0123456789oa")
+"""What begins `offset=`, `align=` or a lane index behind a memory index."""
 
 _END: Final = b"\x0b"
 _ELSE_CODE: Final = b"\x05"
@@ -441,6 +445,14 @@ class BodyParser:
         elif shape == Shape.DATA:
             self.uses_data = True
             values = (spaces.data.read(reader),)
+        elif shape == Shape.LANE:
+            values = (self._lane(),)
+        elif shape == Shape.MEMARG_LANE:
+            values = self._memarg_lane(row.access)
+        elif shape == Shape.LANES:
+            values = (bytes([self._lane() for _ in range(16)]),)
+        elif shape == Shape.VECTOR_CONST:
+            values = (vector_literal(reader),)
         elif shape == Shape.TABLE_INIT:
             table = self._index_before_another(spaces.tables)
             values = (spaces.elements.read(reader), table)
@@ -463,12 +475,41 @@ class BodyParser:
         reader = self.reader
         memory = self.spaces.memories.read_optional(reader)
         offset = self._assignment("offset=")
+        return self._alignment(access), memory, offset or 0
+
+    def _alignment(self, access: int) -> int:
+        """An optional `align=n` as exponent."""
         align = self._assignment("align=")
         if align is None:
             align = access
         elif align == 0 or align & (align - 1):
-            raise reader.error("alignment must be a power of two", reader.at - 1)
-        return align.bit_length() - 1, memory, offset or 0
+            raise self.reader.error("alignment must be a power of two", self.reader.at - 1)
+        return align.bit_length() - 1
+
+    def _memarg_lane(self, access: int) -> tuple[object, ...]:
+        """`memarg laneidx`: a number that no other one follows is the lane, not the memory."""
+        reader = self.reader
+        memory = 0
+        first = reader.tokens[reader.at][:1]
+        if first == "$" or (first.isdigit() and reader.tokens[reader.at + 1][:1] in _AFTER_MEMORY):
+            memory = self.spaces.memories.read(reader)
+        offset = self._assignment("offset=")
+        align = self._alignment(access)
+        return (align, memory, offset or 0), self._lane()
+
+    def _lane(self) -> int:
+        """A lane index, one byte in the binary; whether the shape has so many lanes is for the validator to say."""
+        reader = self.reader
+        token = reader.tokens[reader.at]
+        value = natural(token)
+        if value is None:
+            if is_number(token):
+                raise reader.error(f"malformed lane index {token}")
+            raise reader.unexpected("a lane index")
+        if value > 255:
+            raise reader.error(f"malformed lane index: {token} is above 255")
+        reader.at += 1
+        return value
 
     def _assignment(self, prefix: str) -> int | None:
         reader = self.reader

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from wasmforge.binary import features
 from wasmforge.syntax.instructions import BY_MNEMONIC, BY_OPCODE, Immediate, InstructionRow, Opcode, opcode_bytes
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, ValType
+from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128, ValType
 
 __all__ = [
     "CUSTOM_DESCRIPTORS",
@@ -58,6 +58,10 @@ class Shape(IntEnum):
     MEMORY_INIT = 20
     TWO_TABLES = 21  # both indices or none
     TWO_MEMORIES = 22
+    LANE = 23
+    LANES = 24
+    MEMARG_LANE = 25
+    VECTOR_CONST = 26
 
 
 class Operator(NamedTuple):
@@ -96,6 +100,10 @@ _BY_IMMEDIATES: Final[dict[tuple[Immediate, ...], Shape]] = {
     (Immediate.DATA, Immediate.MEMORY): Shape.MEMORY_INIT,
     (Immediate.TABLE, Immediate.TABLE): Shape.TWO_TABLES,
     (Immediate.MEMORY, Immediate.MEMORY): Shape.TWO_MEMORIES,
+    (Immediate.LANE,): Shape.LANE,
+    (Immediate.LANES,): Shape.LANES,
+    (Immediate.MEMARG, Immediate.LANE): Shape.MEMARG_LANE,
+    (Immediate.V128_CONST,): Shape.VECTOR_CONST,
 }
 
 
@@ -114,6 +122,7 @@ VALUE_TYPE_WORDS: Final[dict[str, ValType]] = {
     "i64": I64,
     "f32": F32,
     "f64": F64,
+    "v128": V128,
     "funcref": FUNCREF,
     "externref": EXTERNREF,
 }
@@ -121,7 +130,6 @@ HEAP_TYPES: Final[dict[str, ValType]] = {"func": FUNCREF, "extern": EXTERNREF}
 """The heap types whose nullable references are value types of WebAssembly 2.0."""
 
 _UNSUPPORTED_TYPES: Final[dict[str, str]] = {
-    "v128": features.SIMD_TYPES,
     **dict.fromkeys(("any", "eq", "i31", "struct", "array", "none", "nofunc", "noextern"), features.GC_TYPES),
     **dict.fromkeys(("anyref", "eqref", "i31ref", "structref", "arrayref"), features.GC_TYPES),
     **dict.fromkeys(("nullref", "nullfuncref", "nullexternref", "i8", "i16"), features.GC_TYPES),
@@ -147,7 +155,6 @@ _UNSUPPORTED_WORDS: Final[dict[str, str]] = {
 }
 
 _UNSUPPORTED_PATTERNS: Final = (
-    (re.compile(r"(?:v128|i8x16|i16x8|i32x4|i64x2|f32x4|f64x2)\.[a-z0-9_]+"), features.SIMD),
     (re.compile(r"(?:struct|array)\.[a-z_]+"), features.GC),
     (re.compile(r"(?:ref\.cast_desc|ref\.get_desc|br_on_cast_desc)[a-z_]*"), CUSTOM_DESCRIPTORS),
     (re.compile(r"(?:i32|i64|memory)\.atomic\.[a-z0-9_.]+|atomic\.fence"), features.THREADS),
@@ -171,7 +178,9 @@ KEYWORDS: Final = frozenset(
         "extern",
         "externref",
         "f32",
+        "f32x4",
         "f64",
+        "f64x2",
         "field",
         "final",
         "first",
@@ -179,8 +188,12 @@ KEYWORDS: Final = frozenset(
         "funcref",
         "get",
         "global",
+        "i16x8",
         "i32",
+        "i32x4",
         "i64",
+        "i64x2",
+        "i8x16",
         "import",
         "instance",
         "invoke",
@@ -209,6 +222,7 @@ KEYWORDS: Final = frozenset(
         "tag",
         "then",
         "type",
+        "v128",
     ]
 )
 """Keywords that are neither instructions nor words of unimplemented proposals."""

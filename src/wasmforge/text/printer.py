@@ -37,6 +37,7 @@ from wasmforge.syntax.types import (
     value_type_name,
 )
 from wasmforge.text.literals import F32_FORMAT, F64_FORMAT, float_text
+from wasmforge.text.vectors import vector_text
 
 __all__ = ["print_module"]
 
@@ -313,7 +314,7 @@ class _Printer:
         """An instruction other than those of blocks, with its immediates in the order of the text."""
         if not i.immediates:
             return i.row.mnemonic
-        if i.row.immediates == (Immediate.MEMARG,):
+        if i.row.immediates[0] == Immediate.MEMARG:
             words = _memory_argument(i)
         else:
             words = _SHOWN[i.row.immediates](self, i.immediates)
@@ -397,6 +398,8 @@ def _memory_argument(i: Instruction) -> str:
         words.append(f"offset={offset}")
     if 1 << align != i.row.access:
         words.append(f"align={1 << align}")
+    if len(i.immediates) > 1:
+        words.append(str(i.immediates[1]))  # the lane
     return " ".join(words)
 
 
@@ -454,6 +457,9 @@ _SHOWN: Final[dict[tuple[Immediate, ...], _Show]] = {
     (Immediate.I64_CONST,): lambda p, v: str(v[0]),
     (Immediate.F32_CONST,): lambda p, v: float_text(v[0], F32_FORMAT),
     (Immediate.F64_CONST,): lambda p, v: float_text(v[0], F64_FORMAT),
+    (Immediate.V128_CONST,): lambda p, v: vector_text(v[0]),
+    (Immediate.LANE,): lambda p, v: str(v[0]),
+    (Immediate.LANES,): lambda p, v: " ".join(map(str, v[0])),
     (Immediate.REF_TYPE,): lambda p, v: "extern" if v[0] == EXTERNREF else "func",
     (Immediate.SELECT_TYPES,): lambda p, v: f"(result {' '.join(map(value_type_name, v[0]))})",
 }

@@ -19,10 +19,11 @@ from wasmforge.binary.features import opcode_error, type_error
 from wasmforge.binary.leb128 import read_signed, read_unsigned
 from wasmforge.syntax import types as value_types
 from wasmforge.syntax.errors import MalformedError
-from wasmforge.syntax.features import switched_off
+from wasmforge.syntax.features import Feature, switched_off
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.limits import NESTING, OPERANDS
 from wasmforge.syntax.types import value_type_name
+from wasmforge.validation import vectors
 from wasmforge.validation.errors import Invalid
 from wasmforge.validation.tables import (
     BINARY,
@@ -35,6 +36,14 @@ from wasmforge.validation.tables import (
     RESULT,
     UNARY,
     VALUE_TYPE,
+    VALUE_TYPE_WITHOUT_V128,
+)
+from wasmforge.validation.vectors import (
+    VECTOR_ALIGNMENT,
+    VECTOR_KIND,
+    VECTOR_LANES,
+    VECTOR_PARAMS,
+    VECTOR_RESULTS,
 )
 
 TYPE_CHECKING = False
@@ -49,10 +58,12 @@ I32: Final = 0x7F
 I64: Final = 0x7E
 F32: Final = 0x7D
 F64: Final = 0x7C
+V128: Final = 0x7B
 FUNCREF: Final = 0x70
 EXTERNREF: Final = 0x6F
 """The value types as literals, which mypyc puts into the code; those of `syntax.types` it looks up each time."""
 assert (value_types.I32, value_types.I64, value_types.F32, value_types.F64) == (I32, I64, F32, F64)
+assert value_types.V128 == V128
 assert (value_types.FUNCREF, value_types.EXTERNREF) == (FUNCREF, EXTERNREF)
 
 BOTTOM: Final = 0
@@ -63,6 +74,7 @@ POLYMORPHIC: Final = 2
 _FUNCTION: Final = -1
 """Stands for the opcode of the outermost block."""
 _PREFIX: Final = 0xFC
+_VECTOR_PREFIX: Final = 0xFD
 _EMPTY_BLOCK_TYPE: Final = 0x40
 _MEMORY_INDEX_FOLLOWS: Final = 0x40
 _NO_TYPES: Final[list[int]] = []
@@ -87,6 +99,15 @@ class Context:
         """The number of data segments, or -1 when there is no data count section."""
         self.declared: set[int] = set()
         """C.refs: the functions that `ref.func` may name inside a body."""
+        self.uses_vectors = False
+        self.value_types = VALUE_TYPE
+        """1 for bytes that are value types, without those that are switched off."""
+
+    def allow(self, features: int) -> None:
+        """Allows what belongs to these proposals, and nothing else."""
+        self.features = features
+        if not features >> Feature.SIMD & 1:
+            self.value_types = VALUE_TYPE_WITHOUT_V128
 
 
 def require(c: Context, feature: int, at: int) -> None:
@@ -268,10 +289,17 @@ def _read_block_type(c: Context, code: bytes, pc: int, base: int, at: int) -> tu
     if x < 0:
         if after != pc + 1:
             raise MalformedError("malformed block type", base + pc)
-        raise type_error(code[pc], f"malformed block type {code[pc]:#04x}", base + pc)
+        raise _type_error(c, code[pc], "block", base + pc, at)
     if x >= len(c.type_params):
         raise Invalid(f"unknown type {x}: the module has {len(c.type_params)} types", at)
     return x, after
+
+
+def _type_error(c: Context, byte: int, what: str, offset: int, at: int) -> Exception:
+    """The error for a byte that should be a value type: what it is may be switched off."""
+    if byte == V128:  # known, so it can only be switched off
+        return Invalid(switched_off(Feature.SIMD), at)
+    return type_error(byte, f"malformed {what} type {byte:#04x}", offset)
 
 
 def _unknown_label(x: int, depth: int, at: int) -> Invalid:
@@ -316,6 +344,7 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
     local_types = local_variables.types
     expanded: i64 = len(local_types)
     has_memory: bool = c.memory_count > 0
+    value_type: bytes = c.value_types
     stack: list[int] = [BASE]
     # The control stack, one list a field. `bases` are the positions of the markers in `stack`.
     opcodes: list[int] = [_FUNCTION]
@@ -354,6 +383,14 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             if pc - mark > 4:
                 read_signed(code, mark, 32, base)
             stack.append(I32)
+            continue
+
+        if op == _VECTOR_PREFIX:
+            x = code[pc]
+            pc += 1
+            if x >= 0x80:
+                x, pc = read_unsigned(code, pc - 1, 32, base)
+            pc = _check_vector(c, stack, code, pc, x, base, start)
             continue
 
         kind = KIND[op]
@@ -471,7 +508,7 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
         if op == 0x02 or op == 0x03 or op == 0x04:  # block, loop, if
             x = code[pc]
             params = _NO_TYPES
-            if x == _EMPTY_BLOCK_TYPE or VALUE_TYPE[x]:
+            if x == _EMPTY_BLOCK_TYPE or value_type[x]:
                 pc += 1
                 types = BLOCK_RESULT[x]
             else:
@@ -756,6 +793,49 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
     return pc
 
 
+_SIMD: Final = int(Feature.SIMD)
+_RELAXED_SIMD: Final = int(Feature.RELAXED_SIMD)
+
+
+def _check_vector(c: Context, stack: list[int], code: bytes, pc: int, number: int, base: int, at: int) -> int:
+    """Checks an instruction with the prefix 0xFD whose number has been read. Returns the index after it."""
+    n: i64 = number
+    kind: i64 = VECTOR_KIND[n] if n < vectors.COUNT else vectors.NO_INSTRUCTION
+    if kind == vectors.NO_INSTRUCTION:
+        raise opcode_error(_VECTOR_PREFIX << 12 | min(number, 0xFFF), base + at)
+    require(c, _RELAXED_SIMD if n >= vectors.FIRST_RELAXED else _SIMD, at)
+    c.uses_vectors = True
+    if kind == vectors.LITERAL:
+        pc += 16
+        stack.append(V128)
+        return pc
+    if kind >= vectors.ACCESS:
+        pc = _check_memory_argument(c, code, pc, VECTOR_ALIGNMENT[n], base, at)
+    if kind == vectors.LANE or kind == vectors.ACCESS_LANE:
+        _check_lane(code[pc], VECTOR_LANES[n], at)
+        pc += 1
+    elif kind == vectors.SHUFFLE:
+        end = pc + 16
+        while pc < end:
+            _check_lane(code[pc], VECTOR_LANES[n], at)
+            pc += 1
+    params = VECTOR_PARAMS[n]
+    if len(params) == 2 and stack[-1] == params[1] and stack[-2] == params[0]:
+        stack.pop()
+        stack.pop()
+    else:
+        _pop_all(stack, params, at)
+    results = VECTOR_RESULTS[n]
+    if results:
+        stack.append(results[0])
+    return pc
+
+
+def _check_lane(lane: int, lanes: int, at: int) -> None:
+    if lane >= lanes:
+        raise Invalid(f"invalid lane index {lane}: the instruction selects from {lanes} lanes", at)
+
+
 def _check_same_element(target: int, source: int, at: int) -> None:
     if target != source:
         raise Invalid(
@@ -801,18 +881,18 @@ def _check_rare(c: Context, stack: list[int], code: bytes, pc: int, op: int, bas
         _pop(stack, I32, at)
         return pc
     if op == Opcode.SELECT_TYPED:
-        return _check_typed_select(stack, code, pc, base, at)
+        return _check_typed_select(c, stack, code, pc, base, at)
     raise opcode_error(op, base + at)
 
 
-def _check_typed_select(stack: list[int], code: bytes, pc: int, base: int, at: int) -> int:
+def _check_typed_select(c: Context, stack: list[int], code: bytes, pc: int, base: int, at: int) -> int:
     count, pc = read_unsigned(code, pc, 32, base)
     if count > len(code) - pc:
         raise MalformedError(_UNEXPECTED_END, base + len(code))
     n = count
     while n > 0:
-        if not VALUE_TYPE[code[pc]]:
-            raise type_error(code[pc], f"malformed value type {code[pc]:#04x}", base + pc)
+        if not c.value_types[code[pc]]:
+            raise _type_error(c, code[pc], "value", base + pc, at)
         pc += 1
         n -= 1
     if count != 1:

@@ -7,7 +7,7 @@ loop which of the shapes below an opcode has. Prefixed ordinary instructions com
 from __future__ import annotations
 
 from wasmforge.syntax.instructions import BY_OPCODE, INSTRUCTIONS, InstructionRow
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64
+from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "STORE",
     "UNARY",
     "VALUE_TYPE",
+    "VALUE_TYPE_WITHOUT_V128",
 ]
 
 NONE: Final = 0
@@ -71,8 +72,11 @@ NATURAL_ALIGNMENT: Final = _table(
 )
 """The exponent of the alignment of a load or a store."""
 
-VALUE_TYPE: Final = _table(dict.fromkeys((I32, I64, F32, F64, FUNCREF, EXTERNREF), 1))
+VALUE_TYPE: Final = _table(dict.fromkeys((I32, I64, F32, F64, V128, FUNCREF, EXTERNREF), 1))
 """1 for bytes that are value types."""
+
+VALUE_TYPE_WITHOUT_V128: Final = _table(dict.fromkeys((I32, I64, F32, F64, FUNCREF, EXTERNREF), 1))
+"""The same for an engine whose vectors are switched off."""
 
 BLOCK_RESULT: Final[list[list[int]]] = [[t] if VALUE_TYPE[t] else [] for t in range(256)]
 """The results that a one-byte block type stands for; lists are shared, so that labels compare by identity first."""

@@ -11,12 +11,13 @@ from wasmforge.binary.instructions import instructions
 from wasmforge.binary.leb128 import read_signed, read_unsigned
 from wasmforge.syntax import limits as limit
 from wasmforge.syntax.errors import MalformedError
-from wasmforge.syntax.features import DEFAULT_FEATURES, switched_off
+from wasmforge.syntax.features import DEFAULT_FEATURES, KNOBS, Feature, switched_off
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.module import ElementSegment, Expression, FunctionBody, Module, SegmentMode
 from wasmforge.syntax.types import (
     FUNCREF,
     I32,
+    V128,
     ExternKind,
     GlobalType,
     Limits,
@@ -46,14 +47,21 @@ class ModuleValidation:
 
     `instruction_counts` has the number of instructions of every defined function, for cutting a module into chunks
     of equal work.
+
+    `uses_vectors` tells whether there is a vector instruction or a declaration with v128.
     """
 
     def __init__(
-        self, declared_references: frozenset[int], escaping: frozenset[int], instruction_counts: list[int]
+        self,
+        declared_references: frozenset[int],
+        escaping: frozenset[int],
+        instruction_counts: list[int],
+        uses_vectors: bool,
     ) -> None:
         self.declared_references: Final = declared_references
         self.escaping: Final = escaping
         self.instruction_counts: Final = instruction_counts
+        self.uses_vectors: Final = uses_vectors
 
 
 def validate(module: Module, features: int = DEFAULT_FEATURES) -> ModuleValidation:
@@ -72,7 +80,7 @@ class _Validator:
     def __init__(self, module: Module, features: int) -> None:
         self.module: Final = module
         self.context: Final = Context()
-        self.context.features = features
+        self.context.allow(features)
         self.imported_functions = 0
 
     def validate(self) -> ModuleValidation:
@@ -89,7 +97,8 @@ class _Validator:
         counts = self.check_bodies()
         declared = frozenset(self.context.declared)
         start = self.module.start
-        return ModuleValidation(declared, declared if start is None else declared | {start}, counts)
+        escaping = declared if start is None else declared | {start}
+        return ModuleValidation(declared, escaping, counts, self.context.uses_vectors)
 
     def invalid(self, reason: str, offset: int = 0, function: int | None = None) -> InvalidError:
         """Modules from text have no offsets; zero means none, for nothing but the header stands there."""
@@ -125,6 +134,7 @@ class _Validator:
                 raise self.invalid(f"too many parameters: {len(ft.params)} in type {x}, the limit is {limit.PARAMS}")
             if len(ft.results) > limit.RESULTS:
                 raise self.invalid(f"too many results: {len(ft.results)} in type {x}, the limit is {limit.RESULTS}")
+            self.check_value_types(ft.params + ft.results, 0)
             c.type_params.append(list(ft.params))
             c.type_results.append(list(ft.results))
 
@@ -140,6 +150,7 @@ class _Validator:
                 self.check_memory_type(i.type, i.offset)
                 c.memory_count += 1
             elif isinstance(i.type, GlobalType):
+                self.check_value_types((i.type.content,), i.offset)
                 self.add_global(i.type)
             else:
                 self.check_type_index(i.type, i.offset)
@@ -180,6 +191,7 @@ class _Validator:
     def check_globals(self) -> None:
         for g in self.module.globals:
             # Later globals are not in the context yet: an initializer sees earlier ones only.
+            self.check_value_types((g.type.content,), g.init.offset)
             self.check_expression(g.init, g.type.content)
             self.add_global(g.type)
 
@@ -283,8 +295,16 @@ class _Validator:
             count += n
         if count > limit.LOCALS:
             raise self.invalid(f"too many locals: {count}, the limit is {limit.LOCALS}", body.offset, index)
+        self.check_value_types([t for _, t in body.locals], body.offset, index)
 
     # Parts
+
+    def check_value_types(self, types: Iterable[int], offset: int, function: int | None = None) -> None:
+        """Refuses value types of proposals that are switched off."""
+        if V128 in types:
+            self.context.uses_vectors = True
+            if not self.context.features >> Feature.SIMD & 1:
+                raise self.invalid(switched_off(Feature.SIMD), offset, function)
 
     def check_name(self, name: str, offset: int) -> None:
         # No character takes more than four bytes, so that short names need not be encoded.
@@ -343,6 +363,8 @@ class _Validator:
             row = i.row
             if row.opcode == Opcode.END:
                 break
+            if row.feature in KNOBS:
+                self.require(row.feature, i.offset)
             if not row.constant:
                 raise self.invalid(f"constant expression required, found {row.mnemonic}", i.offset)
             if row.opcode == Opcode.GLOBAL_GET:

@@ -33,6 +33,7 @@ from wasmforge.wast.script import (
     Register,
     Thread,
     Value,
+    VectorPattern,
     Wait,
     commands,
 )
@@ -258,6 +259,9 @@ class _Script:
         if isinstance(pattern, NanPattern):
             bits = _bits(result, pattern.type)
             return bits is not None and _is_nan(bits, pattern)
+        if isinstance(pattern, VectorPattern):
+            bits = _bits(result, "v128")
+            return bits is not None and _lanes_match(bits, pattern)
         if pattern.type == "ref.null":
             return result is None
         if pattern.type == "ref.func":
@@ -360,6 +364,8 @@ def _python_value(value: Value) -> Any:
     bits = value.bits
     if bits is None or value.type.startswith("ref."):
         return None if value.type == "ref.null" else bits
+    if value.type == "v128":
+        return bits.to_bytes(16, "little")
     if value.type in _MASKS:
         size = int(value.type[1:])
         return bits - (1 << size) if bits >> (size - 1) else bits
@@ -377,6 +383,8 @@ def _bits(result: Any, type_: str) -> int | None:
             return int(struct.unpack(pack_integer, struct.pack(pack, result))[0])
         except OverflowError:
             return None
+    if isinstance(result, bytes):
+        return int.from_bytes(result, "little") if type_ == "v128" else None
     if not isinstance(result, int):
         return None
     return result & _MASKS[type_] if type_ in _MASKS else result
@@ -386,6 +394,15 @@ def _is_nan(bits: int, pattern: NanPattern) -> bool:
     magnitude = bits & ~_SIGN[pattern.type]
     quiet = _QUIET_NAN[pattern.type]
     return magnitude == quiet if pattern.kind == "canonical" else magnitude & quiet == quiet
+
+
+def _lanes_match(bits: int, pattern: VectorPattern) -> bool:
+    size = int(pattern.type[1:])
+    for k, lane in enumerate(pattern.lanes):
+        found = bits >> k * size & (1 << size) - 1
+        if found != lane if isinstance(lane, int) else not _is_nan(found, NanPattern(pattern.type, lane)):
+            return False
+    return True
 
 
 # The module that every script may import from

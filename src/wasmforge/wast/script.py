@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from wasmforge.binary import encode, features
+from wasmforge.binary import encode
 from wasmforge.text import keywords, parse
 from wasmforge.text.errors import ParseError
 from wasmforge.text.lexer import Source
 from wasmforge.text.literals import F32_FORMAT, F64_FORMAT, FloatFormat, float_bits, integer
 from wasmforge.text.parser import ModuleParser
 from wasmforge.text.reader import Reader
+from wasmforge.text.vectors import lane_bits, vector_shape
 
 __all__ = [
     "Action",
@@ -36,6 +37,7 @@ __all__ = [
     "Register",
     "Thread",
     "Value",
+    "VectorPattern",
     "Wait",
     "commands",
 ]
@@ -62,7 +64,7 @@ class ModuleForm:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value. `type` is `i32`, `i64`, `f32` or `f64`, with `bits` as unsigned bit pattern, or `ref.null`,
+    """A value. `type` is `i32`, `i64`, `f32`, `f64` or `v128`, with `bits` as unsigned bit pattern, or `ref.null`,
     `ref.extern`, `ref.host` or another `ref.` pattern, with the number that tells externrefs apart in `bits`; None
     stands for any reference of that kind."""
 
@@ -79,13 +81,22 @@ class NanPattern:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorPattern:
+    """A vector some of whose lanes are any NaN of a kind: `lanes` are bit patterns, or `canonical` or `arithmetic`.
+    `type` is that of a lane, `f32` or `f64`."""
+
+    type: str
+    lanes: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Either:
     """One of several results."""
 
     choices: tuple[Pattern, ...]
 
 
-Pattern = Value | NanPattern | Either
+Pattern = Value | NanPattern | VectorPattern | Either
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +325,7 @@ class _ScriptParser(Reader):
                 choices.append(self._pattern(inside_either=True))
             pattern = Either(tuple(choices))
         elif word == "v128.const":
-            raise self.unsupported(features.SIMD, self.at - 1)
+            pattern = self._vector()
         elif word.startswith("ref."):
             pattern = Value(word, self.number(32, "the number of a reference") if self.at_number() else None)
         else:
@@ -353,6 +364,20 @@ class _ScriptParser(Reader):
             raise self.unexpected(f"an {type_} number")
         self.at += 1
         return Value(type_, bits)
+
+    def _vector(self) -> Value | VectorPattern:
+        type_ = self.tokens[self.at][:3]
+        shape = vector_shape(self)
+        lanes: list[int | str] = []
+        for _ in range(shape.lanes):
+            token = self.tokens[self.at]
+            if shape.floats is not None and token in ("nan:canonical", "nan:arithmetic"):
+                self.at += 1
+                lanes.append(token[4:])
+            else:
+                lanes.append(lane_bits(self, shape))
+        bits = [lane << k * shape.bits for k, lane in enumerate(lanes) if isinstance(lane, int)]
+        return Value("v128", sum(bits)) if len(bits) == len(lanes) else VectorPattern(type_, tuple(lanes))
 
     # Commands
 
