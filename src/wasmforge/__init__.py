@@ -38,20 +38,29 @@ if TYPE_CHECKING:
     from wasmforge.types import TableType as TableType
     from wasmforge.types import ValType as ValType
     from wasmforge.values import Val as Val
+    from wasmforge.wasi import Clocks as Clocks
     from wasmforge.wasi import DirPerms as DirPerms
     from wasmforge.wasi import FilePerms as FilePerms
+    from wasmforge.wasi import FixedClocks as FixedClocks
+    from wasmforge.wasi import FsspecDirectory as FsspecDirectory
+    from wasmforge.wasi import MemoryDirectory as MemoryDirectory
+    from wasmforge.wasi import Symlink as Symlink
     from wasmforge.wasi import WasiConfig as WasiConfig
+    from wasmforge.wasi import ZipDirectory as ZipDirectory
 
 
 __all__ = [
     "Caller",
+    "Clocks",
     "Config",
     "DirPerms",
     "Engine",
     "ExitTrap",
     "ExportType",
     "FilePerms",
+    "FixedClocks",
     "Frame",
+    "FsspecDirectory",
     "Func",
     "FuncType",
     "Global",
@@ -61,9 +70,11 @@ __all__ = [
     "Limits",
     "Linker",
     "Memory",
+    "MemoryDirectory",
     "MemoryType",
     "Module",
     "Store",
+    "Symlink",
     "Table",
     "TableType",
     "Trap",
@@ -72,6 +83,7 @@ __all__ = [
     "ValType",
     "WasiConfig",
     "WasmtimeError",
+    "ZipDirectory",
     "load",
     "wat2wasm",
 ]
@@ -82,13 +94,16 @@ __version__ = VERSION
 # name here, and would hide the function.
 _MODULES = {
     "Caller": "func",
+    "Clocks": "wasi",
     "Config": "config",
     "DirPerms": "wasi",
     "Engine": "engine",
     "ExitTrap": "trap",
     "ExportType": "types",
     "FilePerms": "wasi",
+    "FixedClocks": "wasi",
     "Frame": "trap",
+    "FsspecDirectory": "wasi",
     "Func": "func",
     "FuncType": "types",
     "Global": "globals_",
@@ -98,9 +113,11 @@ _MODULES = {
     "Limits": "types",
     "Linker": "linker",
     "Memory": "memory",
+    "MemoryDirectory": "wasi",
     "MemoryType": "types",
     "Module": "module",
     "Store": "store",
+    "Symlink": "wasi",
     "Table": "table",
     "TableType": "types",
     "Trap": "trap",
@@ -109,6 +126,7 @@ _MODULES = {
     "ValType": "types",
     "WasiConfig": "wasi",
     "WasmtimeError": "syntax.errors",
+    "ZipDirectory": "wasi",
     "load": "loading",
     "wat2wasm": "text",
 }

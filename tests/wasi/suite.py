@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,8 +149,18 @@ def _engine(strategy: str) -> Any:
     return wasmforge.Engine(config)
 
 
-def run_with_wasmforge(program: Program, directories: list[tuple[Path, str]], strategy: str) -> Outcome:
-    """As an embedder does it: `WasiConfig`, `Linker.define_wasi`, `_start`."""
+def in_memory(directories: list[tuple[Path, str]]) -> list[tuple[Any, str]]:
+    """The same directories as `MemoryDirectory` objects."""
+    import wasmforge
+
+    def read(path: Path) -> Any:
+        return {p.name: read(p) if p.is_dir() else p.read_bytes() for p in path.iterdir()}
+
+    return [(wasmforge.MemoryDirectory(read(path)), name) for path, name in directories]
+
+
+def run_with_wasmforge(program: Program, directories: Sequence[tuple[Any, str]], strategy: str) -> Outcome:
+    """As an embedder does it: `WasiConfig`, `Linker.define_wasi`, `_start`. Directories: host paths or objects."""
     import wasmforge
 
     stdout: list[bytes] = []
@@ -161,7 +171,7 @@ def run_with_wasmforge(program: Program, directories: list[tuple[Path, str]], st
     config.stdout_custom = stdout.append
     config.stderr_custom = stderr.append
     for host, guest in directories:
-        config.preopen_dir(str(host), guest)
+        config.preopen_dir(host, guest)
     engine = _engine(strategy)
     store = wasmforge.Store(engine)
     store.set_wasi(config)

@@ -220,7 +220,7 @@ def test_errors(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         config.env = [("name", 1)]
     with pytest.raises(AttributeError):
-        config.stdout = "misspelt"
+        config.stdou = "misspelt"
     with pytest.raises(AttributeError):
         _ = config.argv
 

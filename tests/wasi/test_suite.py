@@ -15,6 +15,7 @@ import pytest
 from tests.wasi.suite import (
     WHERE_TO_GET_IT,
     check,
+    in_memory,
     known_failures,
     prepare_directories,
     programs,
@@ -51,6 +52,13 @@ def test_program_compiled_by_llvm(tmp_path: Path, name: str) -> None:
 def test_program_compiled_by_baseline(tmp_path: Path, name: str) -> None:
     program = programs()[name]
     check(program, run_with_wasmforge(program, prepare_directories(program, tmp_path), "baseline"))
+
+
+@pytest.mark.parametrize("name", [name for name in PASSING if programs()[name].dirs])
+def test_program_in_memory(tmp_path: Path, name: str) -> None:
+    """What uses directories, on directories that only exist in this process."""
+    program = programs()[name]
+    check(program, run_with_wasmforge(program, in_memory(prepare_directories(program, tmp_path)), "baseline"))
 
 
 @pytest.mark.parametrize("name", PASSING)

@@ -13,15 +13,21 @@ from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.wasi.context import WasiContext
 from wasmforge.wasi.descriptors import CustomOutput, Descriptor, HostInput, HostOutput
 from wasmforge.wasi.host_files import READ, WRITE, HostDirectory
+from wasmforge.wasi.streams import input_of, output_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
+    from wasmforge.wasi.clocks import Clocks
     from wasmforge.wasi.context import WasiContext
+    from wasmforge.wasi.memory_directory import Contents, MemoryDirectory
+    from wasmforge.wasi.remote_directory import FsspecDirectory
+    from wasmforge.wasi.zip_directory import ZipDirectory
 
     AnyPath = str | bytes | os.PathLike[str]
+    Directory = AnyPath | Mapping[str, Contents] | MemoryDirectory | ZipDirectory | FsspecDirectory
 
 __all__ = ["DirPerms", "FilePerms", "WasiConfig"]
 
@@ -57,7 +63,10 @@ class WasiConfig(Managed):
         self._args: list[str] = []
         self._env: list[tuple[str, str]] = []
         self._streams: list[Descriptor | None] = [None, None, None]
-        self._directories: list[HostDirectory] = []
+        self._directories: list[Descriptor] = []
+        self._clocks: Clocks | None = None
+        self._random: Callable[[int], bytes] | None = None
+        self._max_open_files: int | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
         if not name.startswith("_"):
@@ -139,17 +148,68 @@ class WasiConfig(Managed):
         self._check_open()
         self._streams[2] = HostOutput(2, owned=False)
 
+    @_setting
+    def stdin(self, source: Any) -> None:
+        """What the guest reads as its standard input: bytes, str (as UTF-8), a binary or text file object, or a
+        callable `f(size) -> bytes` that returns b"" at the end; None for nothing. A file object stays the caller's."""
+        self._streams[0] = None if source is None else input_of(source)
+
+    @_setting
+    def stdout(self, target: Any) -> None:
+        """What takes the guest's standard output: a binary or text file object (`io.BytesIO()` to have it), a
+        bytearray, or a callable as for `stdout_custom`; None discards it. What the object raises
+        ends the guest and leaves the call that entered it; only OSError is the guest's."""
+        self._streams[1] = None if target is None else output_of(target, "stdout")
+
+    @_setting
+    def stderr(self, target: Any) -> None:
+        """As `stdout`, for standard error."""
+        self._streams[2] = None if target is None else output_of(target, "stderr")
+
+    @_setting
+    def clocks(self, clocks: Clocks) -> None:
+        """The clocks that the guest sees: `FixedClocks(...)`, or a subclass of `Clocks`."""
+        from wasmforge.wasi.clocks import Clocks
+
+        if not isinstance(clocks, Clocks):
+            raise TypeError(f"expected Clocks, got {type(clocks).__name__}")
+        self._clocks = clocks
+
+    @_setting
+    def random_seed(self, seed: int) -> None:
+        """Makes the guest's random numbers a sequence that this number decides: for runs that repeat exactly, and
+        never for secrets."""
+        from random import Random
+
+        self._random = Random(seed).randbytes
+
+    @_setting
+    def random(self, source: Callable[[int], bytes]) -> None:
+        """Where the guest's random bytes come from: a callable `f(size) -> bytes` of exactly that size."""
+        if not callable(source):
+            raise TypeError(f"expected a callable, got {type(source).__name__}")
+        self._random = source
+
+    @_setting
+    def max_open_files(self, limit: int) -> None:
+        """How many files the guest may hold open besides what it is given; beyond it, it gets EMFILE. By default half
+        of what this process may open."""
+        if limit < 0:
+            raise WasmtimeError("max_open_files cannot be negative")
+        self._max_open_files = limit
+
     def preopen_dir(
         self,
-        path: str,
+        path: Directory,
         guest_path: str,
         dir_perms: DirPerms = DirPerms.READ_WRITE,
         file_perms: FilePerms = FilePerms.READ_WRITE,
     ) -> None:
-        """Lets the guest use the directory `path` and everything beneath it, and nothing else.
+        """Lets the guest use a directory and everything beneath it, and nothing else.
 
         Args:
-            path: the directory on the host.
+            path: the directory on the host; or one that is none: a dict of names to contents (`MemoryDirectory` to
+                read it back), a `ZipDirectory`, an `FsspecDirectory`.
             guest_path: its name in the guest.
             dir_perms: whether the guest may look names up, change them, or both.
             file_perms: whether it may read files, write them, or both.
@@ -161,7 +221,7 @@ class WasiConfig(Managed):
         if "\0" in guest_path:
             raise WasmtimeError(f"failed to add preopen dir: {guest_path!r} contains a NUL character")
         try:
-            directory = HostDirectory.preopen(path, guest_path.encode(), dir_perms.value, file_perms.value)
+            directory = open_directory(path, guest_path.encode(), dir_perms.value, file_perms.value)
         except (OSError, ValueError) as error:
             raise WasmtimeError(f"failed to add preopen dir: {path!r}: {_reason(error)}") from error
         self._directories.append(directory)
@@ -172,12 +232,31 @@ class WasiConfig(Managed):
         self._closed = True
         stdin, stdout, stderr = self._streams
         context = WasiContext(self._args, self._env, (stdin, stdout, stderr))
+        if self._clocks is not None:
+            context.clocks = self._clocks
+        if self._random is not None:
+            context.random = self._random
+        if self._max_open_files is not None:
+            context.descriptors.limit = 3 + len(self._directories) + self._max_open_files
         for directory in self._directories:
             context.preopen(directory)
         # The files are the context's now, and shall close with it.
         self._streams = []
         self._directories = []
         return context
+
+
+def open_directory(directory: Any, name: bytes, dir_perms: int, file_perms: int) -> Descriptor:
+    """The descriptor of a directory of any kind, preopened under `name`. Raises OSError, ValueError, TypeError."""
+    opener = getattr(directory, "_open", None)
+    if opener is None and hasattr(directory, "items"):
+        from wasmforge.wasi.memory_directory import MemoryDirectory
+
+        opener = MemoryDirectory(directory)._open
+    if opener is None:
+        return HostDirectory.preopen(directory, name, dir_perms, file_perms)
+    opened: Descriptor = opener(name, dir_perms, file_perms)
+    return opened
 
 
 _TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC

@@ -59,7 +59,7 @@ class WasiContext:
 
     def preopen(self, descriptor: Descriptor) -> None:
         """Gives the guest a directory, under the next free number; `descriptor.preopen_name` is its name."""
-        self.descriptors.add(descriptor)
+        descriptor.attach(self, self.descriptors.add(descriptor))
 
     def close(self) -> None:
         """Closes every descriptor; the guest cannot use any afterwards."""

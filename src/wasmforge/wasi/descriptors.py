@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Final
 
+    from wasmforge.wasi.context import WasiContext
+
 __all__ = [
     "ClosedInput",
     "CustomOutput",
@@ -139,6 +141,9 @@ class Descriptor:
 
     def close(self) -> None:
         """Releases what the host holds. The table calls it once."""
+
+    def attach(self, context: WasiContext, number: int) -> None:
+        """The context that this descriptor was preopened in, and under which number."""
 
     # --- directories; all paths are relative to the directory and cannot leave it
     def entries(self, cookie: int) -> Iterable[tuple[int, int, int, bytes]]:

@@ -29,6 +29,7 @@ AGAIN: Final = 6
 BADF: Final = 8
 BUSY: Final = 10
 EXIST: Final = 20
+FBIG: Final = 22
 ILSEQ: Final = 25
 INVAL: Final = 28
 IO: Final = 29
@@ -37,6 +38,9 @@ LOOP: Final = 32
 MFILE: Final = 33
 NAMETOOLONG: Final = 37
 NOENT: Final = 44
+NOMEM: Final = 48
+NOSPC: Final = 51
+NOTCONN: Final = 53
 NOTDIR: Final = 54
 NOTEMPTY: Final = 55
 NOTSOCK: Final = 57
@@ -44,7 +48,9 @@ NOTSUP: Final = 58
 OVERFLOW: Final = 61
 PERM: Final = 63
 PIPE: Final = 64
+ROFS: Final = 69
 SPIPE: Final = 70
+XDEV: Final = 75
 
 
 class WasiError(Exception):

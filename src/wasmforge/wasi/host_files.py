@@ -27,6 +27,7 @@ from wasmforge.wasi.errno import (
     NOTDIR,
     NOTSUP,
     PERM,
+    XDEV,
     WasiError,
 )
 
@@ -451,9 +452,11 @@ class HostDirectory(Descriptor):
             raise WasiError(PERM)
 
     def _need_two(self, target: Descriptor) -> HostDirectory:
-        if not isinstance(target, HostDirectory):
-            raise WasiError(BADF)  # not a directory, or one of another file system
+        if target.file_type != abi.FILETYPE_DIRECTORY:
+            raise WasiError(BADF)
         self._need(WRITE)
+        if not isinstance(target, HostDirectory):
+            raise WasiError(XDEV)  # a file system in memory: programs copy then
         target._need(WRITE)
         return target
 
