@@ -1,7 +1,8 @@
 """Values between CPython objects and ValRaw slots: the table of conversions that exported functions (`calls.py`) and
 host functions (`host_calls.py`) share, and their error messages.
 
-Only stable-ABI functions of CPython are called. Integers go through PyLong_AsLongAndOverflow, which accepts bool and
+Only stable-ABI functions of CPython are called, and only ints of one digit are looked into, where `objects.py` has seen
+how they look. Other integers go through PyLong_AsLongAndOverflow, which accepts bool and
 `__index__` and refuses floats; floats through PyFloat_AsDouble, which accepts int and `__float__`.
 """
 
@@ -15,6 +16,12 @@ from wasmforge.syntax.types import VALUE_TYPES, ValType
 __all__ = ["c_string", "ir"]
 
 IR: Final = """
+@int_layout = hidden global i32 0
+@int_tag_positive = hidden global i64 0
+@int_tag_negative = hidden global i64 0
+@free_int_count = hidden global i64 0
+@free_ints = hidden global [<Environ.FREE_INTS> x ptr] zeroinitializer
+
 ; Object to slot. `key` is the value type, plus RAW_KEY for bit patterns. 0 on success, else 1, with an exception set
 ; or, when an integer is out of range, perhaps none: `explain` finishes the message.
 define internal i32 @unbox(ptr %object, i32 %key, ptr %slot, i64 %store) alwaysinline nounwind {
@@ -29,6 +36,29 @@ others:
 }
 
 define internal i32 @unbox_i32(ptr %object, ptr %slot) alwaysinline nounwind {
+  %known = load i32, ptr @int_layout
+  %is.known = icmp ne i32 %known, 0
+  br i1 %is.known, label %look, label %convert, !prof !likely
+look:
+  %type = load.field ptr, ptr %object, <PyObject.TYPE>
+  %is.int = icmp eq ptr %type, @PyLong_Type
+  br i1 %is.int, label %one.digit, label %convert, !prof !likely
+one.digit:
+  %tag = load.field i64, ptr %object, <PyObject.INT_TAG>
+  %digit = load.field i32, ptr %object, <PyObject.INT_DIGIT>
+  %positive = load i64, ptr @int_tag_positive
+  %is.positive = icmp eq i64 %tag, %positive
+  br i1 %is.positive, label %give, label %maybe.negative, !prof !likely
+maybe.negative:
+  %negative = load i64, ptr @int_tag_negative
+  %is.negative = icmp eq i64 %tag, %negative
+  %minus = sub i32 0, %digit
+  br i1 %is.negative, label %give, label %convert
+give:
+  %known.word = phi i32 [%digit, %one.digit], [%minus, %maybe.negative]
+  store i32 %known.word, ptr %slot
+  ret i32 0
+convert:
   %value = call i64 @PyLong_AsLong(ptr %object)
   %suspect = icmp eq i64 %value, -1
   br i1 %suspect, label %check, label %range, !prof !unlikely
@@ -47,6 +77,77 @@ store:
 failed:
   ret i32 1
 }
+
+; A reference given up. An int of one digit that nobody else has a reference to is kept for the next one that is needed.
+define internal void @release(ptr %object) alwaysinline nounwind {
+  %known = load i32, ptr @int_layout
+  %is.known = icmp ne i32 %known, 0
+  br i1 %is.known, label %look, label %decrement, !prof !likely
+look:
+  %count = load.field i64, ptr %object, <PyObject.REFERENCES>
+  %low = trunc i64 %count to i32
+  %shared = icmp sgt i32 %low, 1
+  br i1 %shared, label %shared.decrement, label %last
+shared.decrement:
+  %less = sub i64 %count, 1
+  store.field i64 %less, ptr %object, <PyObject.REFERENCES>
+  ret void
+last:
+  %is.last = icmp eq i64 %count, 1      ; immortal objects have a negative half
+  %type = load.field ptr, ptr %object, <PyObject.TYPE>
+  %is.int = icmp eq ptr %type, @PyLong_Type
+  %free = load i64, ptr @free_int_count
+  %room = icmp ult i64 %free, <Environ.FREE_INTS>
+  %is.candidate = and i1 %is.last, %is.int
+  %is.kept = and i1 %is.candidate, %room
+  br i1 %is.kept, label %size, label %decrement
+size:
+  %tag = load.field i64, ptr %object, <PyObject.INT_TAG>
+  %positive = load i64, ptr @int_tag_positive
+  %is.positive = icmp eq i64 %tag, %positive
+  %negative = load i64, ptr @int_tag_negative
+  %is.negative = icmp eq i64 %tag, %negative
+  %one.digit = or i1 %is.positive, %is.negative
+  br i1 %one.digit, label %keep, label %decrement
+keep:
+  %place = getelementptr ptr, ptr @free_ints, i64 %free
+  store ptr %object, ptr %place
+  %more = add i64 %free, 1
+  store i64 %more, ptr @free_int_count
+  ret void
+decrement:
+  call void @Py_DecRef(ptr %object)
+  ret void
+}
+
+define internal ptr @box_i32(i32 %word) alwaysinline nounwind {
+  %free = load i64, ptr @free_int_count
+  %any = icmp ne i64 %free, 0
+  %magnitude = call i32 @llvm.abs.i32(i32 %word, i1 false)
+  %is.one.digit = icmp ult i32 %magnitude, 1073741824
+  %small.index = add i32 %word, 5
+  %not.small = icmp ugt i32 %small.index, 261      ; CPython has one object for each of -5 to 256
+  %suits = and i1 %is.one.digit, %not.small
+  %take = and i1 %any, %suits
+  br i1 %take, label %reuse, label %make
+reuse:
+  %left = sub i64 %free, 1
+  %place = getelementptr ptr, ptr @free_ints, i64 %left
+  %object = load ptr, ptr %place
+  store i64 %left, ptr @free_int_count
+  %positive = load i64, ptr @int_tag_positive
+  %negative = load i64, ptr @int_tag_negative
+  %is.negative = icmp slt i32 %word, 0
+  %tag = select i1 %is.negative, i64 %negative, i64 %positive
+  store.field i64 %tag, ptr %object, <PyObject.INT_TAG>
+  store.field i32 %magnitude, ptr %object, <PyObject.INT_DIGIT>
+  ret ptr %object
+make:
+  %signed = sext i32 %word to i64
+  %new = call ptr @PyLong_FromLong(i64 %signed)
+  ret ptr %new
+}
+declare i32 @llvm.abs.i32(i32, i1)
 
 define internal i32 @unbox_other(ptr %object, i32 %key, ptr %slot, i64 %store) noinline nounwind {
   %overflow = alloca i32
@@ -182,8 +283,7 @@ define internal ptr @box(i32 %key, ptr %slot, i64 %store) alwaysinline nounwind 
   br i1 %is.i32, label %i32, label %others, !prof !likely
 i32:
   %word = load i32, ptr %slot
-  %signed = sext i32 %word to i64
-  %object = call ptr @PyLong_FromLong(i64 %signed)
+  %object = call ptr @box_i32(i32 %word)
   ret ptr %object
 others:
   %object2 = call ptr @box_other(i32 %key, ptr %slot, i64 %store)

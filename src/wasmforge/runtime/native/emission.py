@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     import re
     from typing import Final
 
-__all__ = ["CONSTANTS", "MAX_BACKTRACE", "EntryFrame", "GateFrame", "TrapRecord", "assembly", "expand"]
+__all__ = ["CONSTANTS", "MAX_BACKTRACE", "EntryFrame", "GateFrame", "PyObject", "TrapRecord", "assembly", "expand"]
 
 MAX_BACKTRACE: Final = 64
 """Program counters that a backtrace keeps; Wasmtime's `wasm_backtrace_max_frames` is 20 by default."""
+
+
+FREE_INTS: Final = 16
+"""Ints of one digit that are kept for the next arguments of host functions: more than most calls have."""
 
 
 class EntryFrame:
@@ -51,6 +55,16 @@ class GateFrame:
     TOP: Final = 16  # HOST_SP minus rbp
 
 
+class PyObject:
+    """CPython's objects as far as the gates look into them, which they do only in an interpreter that `objects.py` has
+    seen to use this layout."""
+
+    REFERENCES: Final = 0
+    TYPE: Final = 8
+    INT_TAG: Final = 16  # of an int: tells its sign and the number of its digits
+    INT_DIGIT: Final = 24  # u32, the lowest 30 bits
+
+
 class TrapRecord:
     """Where the unwinder leaves what the entry's caller needs to raise; on the thread's stack, one an activation."""
 
@@ -71,6 +85,7 @@ def _constants() -> dict[str, int]:
         environ.VMContextOffsets,
         EntryFrame,
         GateFrame,
+        PyObject,
         TrapRecord,
     )
     for record in records:
@@ -83,6 +98,7 @@ def _constants() -> dict[str, int]:
         table[f"ValType.{name.upper()}"] = t
         table[f"RawType.{name.upper()}"] = t | RAW_KEY
     table["Environ.AREAS_SIZE"] = environ.StoreContext.SIZE - environ.StoreContext.OVERFLOW_AREA
+    table["Environ.FREE_INTS"] = FREE_INTS
     table["Environ.MAX_BACKTRACE"] = MAX_BACKTRACE
     table["TrapKind.STACK_OVERFLOW"] = int(TrapKind.STACK_OVERFLOW)
     table["TrapKind.MEMORY_OUT_OF_BOUNDS"] = int(TrapKind.MEMORY_OUT_OF_BOUNDS)

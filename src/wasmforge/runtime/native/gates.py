@@ -10,6 +10,7 @@ import os
 from wasmforge.compiler.environ import BUILTIN_INDEX, BUILTINS
 from wasmforge.runtime.lock import LOCK
 from wasmforge.runtime.native.loader import load
+from wasmforge.runtime.native.objects import int_tags
 from wasmforge.runtime.native.signals import RangeTable, SignalHooks
 from wasmforge.runtime.native.threads import ThreadSetup
 from wasmforge.syntax.errors import WasmtimeError
@@ -62,6 +63,7 @@ class Gates:
         self.builtins = ctypes.addressof(self._builtin_array)
         """Address of the table of builtins that `VMContextOffsets.BUILTINS` points to."""
         self._references: list[object] = []
+        self._tell_int_layout()
         self._code = self._range_table("code_ranges")
         self._memories = self._range_table("memory_ranges")
         self._threads = ThreadSetup(image)
@@ -72,6 +74,14 @@ class Gates:
         self._lost_definition = _MethodDefinition(b"hooks_lost", image.address("hooks_lost"), _METH_NOARGS, None)
         self._signals = SignalHooks(image, self._new_function(ctypes.addressof(self._lost_definition), None, None))
         os.register_at_fork(after_in_child=self._after_fork_in_child)
+
+    def _tell_int_layout(self) -> None:
+        tags = int_tags()
+        if tags is not None:
+            positive, negative = tags
+            ctypes.c_uint64.from_address(self._image.address("int_tag_positive")).value = positive
+            ctypes.c_uint64.from_address(self._image.address("int_tag_negative")).value = negative
+            ctypes.c_uint32.from_address(self._image.address("int_layout")).value = 1
 
     def _after_fork_in_child(self) -> None:
         self._threads.after_fork_in_child()

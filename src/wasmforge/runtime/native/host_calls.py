@@ -101,7 +101,7 @@ release.next:
   %k = phi i64 [0, %call], [%k.next, %release.next]
   %k.at = getelementptr ptr, ptr %first, i64 %k
   %k.object = load ptr, ptr %k.at
-  call void @Py_DecRef(ptr %k.object)
+  call void @release(ptr %k.object)
   %k.next = add i64 %k, 1
   %k.more = icmp ult i64 %k.next, %count
   br i1 %k.more, label %release.next, label %called
@@ -141,7 +141,7 @@ many:
   %many.good = icmp eq i32 %many.status, 0
   br i1 %many.good, label %done, label %drop
 done:
-  call void @Py_DecRef(ptr %result)
+  call void @release(ptr %result)
   call void @give_gil(ptr %context, i1 %released)
   ret i32 0
 drop:

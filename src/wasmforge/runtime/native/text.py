@@ -75,6 +75,7 @@ DATA_IMPORTS: Final = (
     "PyExc_RuntimeError",
     "PyExc_SystemError",
     "PyExc_TypeError",
+    "PyLong_Type",
     "_Py_NoneStruct",
 )
 
