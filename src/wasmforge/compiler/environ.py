@@ -205,6 +205,7 @@ class StoreContext:
     STORE: Final = 64  # id of the store, an integer that the hooks in Python resolve
     FUEL_CONSUMED: Final = 72
     EPOCH_DEADLINE: Final = 80
+    STOP: Final = 88  # u32, not 0: the hook on_stop shall run before wasm goes on (runtime/deadline.py)
     OVERFLOW_AREA: Final = 4096
     RESULTS_AREA: Final = 4096 + 1008 * VALRAW_SIZE
     SIZE: Final = 36864  # 1,000 parameters and 1,000 results are the validator's limits
