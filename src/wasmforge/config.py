@@ -10,7 +10,7 @@ from wasmforge._managed import Managed
 from wasmforge.compiler.availability import llvm_available
 from wasmforge.compiler.environ import OPTIMIZATION_LEVELS, Tunables
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.features import DEFAULT_FEATURES, KNOBS
+from wasmforge.syntax.features import DEFAULT_FEATURES, KNOBS, Feature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,6 +125,11 @@ class Config(Managed):
         """The tunables, bytes of stack, whether to compile in parallel, and which compiler or "auto"; the config is
         used up."""
         self._check_open()
+        if self._features >> Feature.RELAXED_SIMD & 1 and not self._features >> Feature.SIMD & 1:
+            raise WasmtimeError(
+                "cannot disable the simd proposal but enable the relaxed simd proposal: "
+                "set wasm_relaxed_simd = False as well as wasm_simd = False"
+            )
         self._closed = True
         tunables = Tunables(**self._tunables, features=self._features)  # type: ignore[arg-type]
         return tunables, self._max_wasm_stack, self._parallel, self._strategy
@@ -133,11 +138,10 @@ class Config(Managed):
 
     @_setting
     def strategy(self, strategy: str) -> None:
-        """How modules are compiled: `"llvm"` optimises them, whole and before they run; `"baseline"` compiles each
-        function at its first call, a hundred times faster, and `"auto"`, the default, begins like it. Images
-        (`Module.serialize`, `wasmforge compile`) are optimised under `"auto"` where llvmlite is installed. The wasmtime
-        package's names mean `"llvm"` (`"cranelift"`) and `"baseline"` (`"winch"`). Raises WasmtimeError when the
-        optimising compiler is not installed, and for an unknown name."""
+        """Which compiler: `"llvm"`, which optimises, `"baseline"`, which compiles a hundred times faster, or `"auto"`,
+        for now `"llvm"` where llvmlite is installed and `"baseline"` where it is not. The wasmtime package's names mean
+        `"llvm"` (`"cranelift"`) and `"baseline"` (`"winch"`). Raises WasmtimeError when the optimising compiler is not
+        installed, and for an unknown name."""
         self._check_open()
         if strategy not in STRATEGIES:
             raise WasmtimeError(f"unknown strategy: {strategy}")
@@ -206,11 +210,15 @@ class Config(Managed):
     wasm_multi_value = _always("wasm_multi_value", "functions with several results are")
     wasm_threads = _missing("wasm_threads", "threads are")
     wasm_tail_call = _missing("wasm_tail_call", "tail calls are")
-    wasm_simd = _missing("wasm_simd", "vector instructions (SIMD) are")
-    wasm_relaxed_simd = _missing("wasm_relaxed_simd", "relaxed vector instructions are")
-    wasm_relaxed_simd_deterministic = _missing(
-        "wasm_relaxed_simd_deterministic", "deterministic relaxed vector instructions are"
-    )
+    wasm_simd = _feature(Feature.SIMD, "Vector instructions and the type v128")
+    wasm_relaxed_simd = _feature(Feature.RELAXED_SIMD, "Vector instructions whose results depend on the processor")
+
+    @_setting
+    def wasm_relaxed_simd_deterministic(self, enable: bool) -> None:
+        """Whether relaxed vector instructions give the same results on every processor, those of the specification's
+        deterministic profile. Off by default: they are what the processor does fastest."""
+        self._set("relaxed_simd_deterministic", _bool(enable))
+
     wasm_multi_memory = _missing("wasm_multi_memory", "several memories in a module are")
     wasm_memory64 = _missing("wasm_memory64", "64-bit memories are")
     wasm_exceptions = _missing("wasm_exceptions", "exceptions are")

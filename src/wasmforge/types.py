@@ -60,6 +60,11 @@ class ValType(Managed):
         return _from_code(syntax.F64)
 
     @classmethod
+    def v128(cls) -> ValType:
+        """A vector of 128 bits. The wasmtime package has no name for it."""
+        return _from_code(syntax.V128)
+
+    @classmethod
     def externref(cls) -> ValType:
         return _from_code(syntax.EXTERNREF)
 

@@ -5,7 +5,7 @@ open. Calls, globals and tables take and give plain Python values; a `Val` is ac
 from __future__ import annotations
 
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, REFERENCE_TYPES
+from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, REFERENCE_TYPES, V128
 from wasmforge.syntax.types import ValType as ValTypeCode
 from wasmforge.types import ValType, _from_code
 
@@ -45,7 +45,7 @@ def wrap_signed(value: int, bits: int) -> int:
 
 
 class Val:
-    """A value and its type. Made by the class methods `i32`, `i64`, `f32`, `f64`, `externref`, `funcref` and
+    """A value and its type. Made by the class methods `i32`, `i64`, `f32`, `f64`, `v128`, `externref`, `funcref` and
     `ref_null`; integers outside the range of their type wrap around, floats are rounded to it."""
 
     __slots__ = ("_code", "_value")
@@ -73,6 +73,16 @@ class Val:
     def f64(cls, val: float) -> Val:
         """A 64-bit float. Raises TypeError for anything but a float."""
         return cls(F64, _float(val))
+
+    @classmethod
+    def v128(cls, val: int | bytes | bytearray | memoryview) -> Val:
+        """A vector of 128 bits, from 16 bytes with lane 0 first, or an integer with lane 0 lowest.
+
+        Raises TypeError for anything else, ValueError for another number of bytes, OverflowError for more bits.
+        """
+        from wasmforge.runtime.vm.globals import vector_bytes
+
+        return cls(V128, vector_bytes(val))
 
     @classmethod
     def externref(cls, extern: Any) -> Val:
@@ -126,6 +136,11 @@ class Val:
         value: float | None = self._as(F64)
         return value
 
+    def as_v128(self) -> bytes | None:
+        """The 16 bytes of a v128, None for other types."""
+        value: bytes | None = self._as(V128)
+        return value
+
     def as_externref(self) -> Any | None:
         """The object of an externref, None for other types and for the null reference."""
         return self._as(EXTERNREF)
@@ -137,6 +152,8 @@ class Val:
 
     def __index__(self) -> int:
         """An integer counts as one, so that a call takes a `Val` where it takes an int."""
+        if self._code == V128:
+            return int.from_bytes(self._value, "little")
         if self._code not in (I32, I64):
             raise TypeError("wrong type of `Val` provided")
         return int(self._value)
@@ -185,6 +202,10 @@ def to_python(vm: VMStore, code: ValTypeCode, value: object) -> Any:
         if value._code != code:
             raise TypeError("wrong type of `Val` provided")
         value = value._value
+    if code == V128:
+        from wasmforge.runtime.vm.globals import vector_bytes
+
+        return vector_bytes(value)
     if code == EXTERNREF or (code == FUNCREF and value is None):
         return value
     if code == FUNCREF:

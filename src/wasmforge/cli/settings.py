@@ -118,9 +118,15 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
         Setting("bulk-memory", _boolean, "[=y|n]: bulk memory operations", "wasm_bulk_memory"),
         Setting("multi-value", _boolean, "[=y|n]: several results", "wasm_multi_value"),
         Setting("reference-types", _boolean, "[=y|n]: reference types", "wasm_reference_types"),
+        Setting("simd", _boolean, "[=y|n]: vector instructions", "wasm_simd"),
+        Setting("relaxed-simd", _boolean, "[=y|n]: relaxed vector instructions", "wasm_relaxed_simd"),
+        Setting(
+            "relaxed-simd-deterministic",
+            _boolean,
+            "[=y|n]: relaxed vector instructions give the same results on every processor",
+            "wasm_relaxed_simd_deterministic",
+        ),
         # The following exist in `Config`, which says what is not supported yet, and accept their `=n`.
-        Setting("simd", _boolean, "[=n]: vector instructions", "wasm_simd"),
-        Setting("relaxed-simd", _boolean, "[=n]: relaxed vector instructions", "wasm_relaxed_simd"),
         Setting("tail-call", _boolean, "[=n]: tail calls", "wasm_tail_call"),
         Setting("threads", _boolean, "[=n]: threads", "wasm_threads"),
         Setting("shared-memory", _boolean, "[=n]: shared memories", "shared_memory"),
@@ -151,7 +157,7 @@ _NOT_HERE: Final[dict[str, str]] = {
     "-D": "debug-info guest-debug logging log-to-files coredump",
     "-W": """nan-canonicalization fuel async-stack-size async-stack-zeroing unknown-exports-allow wmemcheck
         max-memory-size max-table-elements max-instances max-tables max-memories trap-on-grow-failure timeout
-        all-proposals relaxed-simd-deterministic shared-everything-threads component-model component-model-async
+        all-proposals shared-everything-threads component-model component-model-async
         component-model-async-builtins component-model-async-stackful component-model-threading
         component-model-error-context component-model-gc function-references stack-switching gc custom-page-sizes
         wide-arithmetic extended-const gc-support component-model-fixed-length-lists concurrency-support""",

@@ -49,6 +49,9 @@ def format_result(ty: str, value: object) -> str:
     if ty == "f64":
         assert isinstance(value, float)
         return _decimal(repr(value))
+    if ty == "v128":
+        assert isinstance(value, bytes)
+        return str(int.from_bytes(value, "little"))
     kind = "funcref" if ty == "funcref" else "externref"
     return f"<null {kind}>" if value is None else f"<{kind}>"
 

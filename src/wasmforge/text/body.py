@@ -450,7 +450,7 @@ class BodyParser:
         elif shape == Shape.MEMARG_LANE:
             values = self._memarg_lane(row.access)
         elif shape == Shape.LANES:
-            values = (bytes([self._lane() for _ in range(16)]),)
+            values = (self._lanes(),)
         elif shape == Shape.VECTOR_CONST:
             values = (vector_literal(reader),)
         elif shape == Shape.TABLE_INIT:
@@ -503,13 +503,25 @@ class BodyParser:
         token = reader.tokens[reader.at]
         value = natural(token)
         if value is None:
-            if is_number(token):
-                raise reader.error(f"malformed lane index {token}")
             raise reader.unexpected("a lane index")
         if value > 255:
-            raise reader.error(f"malformed lane index: {token} is above 255")
+            raise reader.error(f"malformed lane index {token}: i8 constant out of range")
         reader.at += 1
         return value
+
+    def _lanes(self) -> bytes:
+        """The sixteen lane indices of a shuffle."""
+        reader = self.reader
+        count = 0
+        while is_number(reader.tokens[reader.at + count]):
+            count += 1
+        if count != 16:
+            raise reader.error(f"invalid lane length: a shuffle has 16 lane indices, found {count}")
+        for k in range(16):
+            value = integer(reader.tokens[reader.at + k])
+            if value is None or not 0 <= value <= 255:
+                raise reader.error("malformed lane index: i8 constant out of range", reader.at + k)
+        return bytes([self._lane() for _ in range(16)])
 
     def _assignment(self, prefix: str) -> int | None:
         reader = self.reader

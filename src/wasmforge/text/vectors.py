@@ -30,12 +30,17 @@ SHAPES: Final[dict[str, VectorShape]] = {
 }
 
 
+_ENDS: Final = frozenset(("", "(", ")"))
+
+
 def vector_shape(reader: Reader) -> VectorShape:
-    """The shape that a literal begins with."""
+    """The shape that a literal begins with. Raises `ParseError` when so many lanes cannot follow."""
     shape = SHAPES.get(reader.tokens[reader.at])
     if shape is None:
         raise reader.unexpected("the shape of a vector, such as i32x4")
     reader.at += 1
+    if any(token in _ENDS for token in reader.tokens[reader.at : reader.at + shape.lanes]):
+        raise reader.error(f"wrong number of lane literals: expected {shape.lanes}")
     return shape
 
 
@@ -53,8 +58,6 @@ def lane_bits(reader: Reader, shape: VectorShape) -> int:
         except ValueError as e:
             raise reader.error(str(e)) from None
     if value is None:
-        if token in ("", "(", ")"):
-            raise reader.error(f"wrong number of lane literals: expected {shape.lanes}")
         raise reader.unexpected("the literal of a lane")
     reader.at += 1
     return value & (1 << shape.bits) - 1

@@ -16,7 +16,7 @@ from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.instructions import BY_OPCODE, Immediate, Opcode
 from wasmforge.syntax.types import F32, F64, I32, FuncType, ValType
 
-__all__ = ["FLOAT_NAMES", "IMMEDIATES", "OFFSET_LIMIT", "PREFIX", "Frame", "FunctionBuilder", "FunctionSource"]
+__all__ = ["FLOAT_NAMES", "IMMEDIATES", "OFFSET_LIMIT", "PREFIXES", "Frame", "FunctionBuilder", "FunctionSource"]
 
 REMEMBERED: Final = 64
 """So many locals and addresses are remembered across blocks: enough for what is hot, and little to copy for each of
@@ -27,7 +27,7 @@ SHORT_BLOCK: Final = 500
 
 OFFSET_LIMIT: Final = 1 << 32
 FLOAT_NAMES: Final = {F32: "f32", F64: "f64"}
-PREFIX: Final = 0xFC
+PREFIXES: Final = frozenset({0xFC, 0xFD})
 _CONDITION_CONSUMERS: Final = frozenset({Opcode.BR_IF, Opcode.IF, Opcode.SELECT, Opcode.SELECT_TYPED, 0x45})
 
 IMMEDIATES: Final = {opcode: row.immediates for opcode, row in BY_OPCODE.items()}
@@ -133,6 +133,11 @@ class FunctionBuilder:
         self.allocas: set[int] = set()
         self.addresses: dict[tuple[int, str], str] = {}  # (memory, index operand) to base + index
         self.fresh: dict[str, int] = {}  # values that x86 may still fold from a load, with its position
+        # Of vectors (see `vectors.py`): what was computed with another type than the value that represents it, that
+        # value cast to other types in this straight line, and what came from memory.
+        self.origins: dict[str, tuple[str, str]] = {}
+        self.casts: dict[tuple[str, str], str] = {}
+        self.loaded: set[str] = set()
         self.memories_used: set[int] = set()
         self.needs_store_context = False
         self.zero_floats: set[ValType] = set()
@@ -281,6 +286,7 @@ class FunctionBuilder:
         """Starts a block that others lead to as well; the caller says what of the remembered still holds there."""
         self.begin_block(label)
         self.fresh.clear()
+        self.casts.clear()
 
     def find_modified_locals(self) -> dict[int, frozenset[int] | None]:
         """For every block, by the position of its opcode, the locals that are assigned to inside; None when they are
@@ -292,7 +298,7 @@ class FunctionBuilder:
             start = self.pc
             opcode = self.code[start]
             self.pc += 1
-            if opcode == PREFIX:
+            if opcode in PREFIXES:
                 opcode = opcode << 12 | self.unsigned()
             elif opcode == Opcode.LOCAL_SET or opcode == Opcode.LOCAL_TEE:
                 x = self.unsigned()
@@ -393,5 +399,9 @@ class FunctionBuilder:
                 self.unsigned()
         elif kind == Immediate.SELECT_TYPES:
             self.pc += self.unsigned()
+        elif kind == Immediate.LANE:
+            self.pc += 1
+        elif kind == Immediate.LANES or kind == Immediate.V128_CONST:
+            self.pc += 16
         else:  # one LEB128 number, whatever its sign; a type is one too
             self.unsigned()

@@ -12,6 +12,7 @@ from wasmforge.compiler.environ import (
     VMFuncRef,
     VMFunctionImport,
 )
+from wasmforge.compiler.llvm.context import alignment
 from wasmforge.compiler.llvm.references import ReferenceEmitters
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.instructions import Opcode
@@ -52,7 +53,7 @@ class CallEmitters(ReferenceEmitters):
         if p.area_params or p.area_results:
             self.needs_store_context = True
         for k, ir, offset in p.area_params:
-            self.do(f"store {ir} {values[k]}, ptr {self.field('%sc', offset)}")
+            self.do(f"store {ir} {values[k]}, ptr {self.field('%sc', offset)}{alignment(ir)}")
         arguments = context_arguments + "".join(f", {ir} {values[k]}" for k, ir in p.register_params)
         # `notail`: a tail call would drop this function's frame from backtraces, and turn recursion into a loop that
         # never exhausts the stack.
@@ -67,7 +68,7 @@ class CallEmitters(ReferenceEmitters):
             for position, (k, _) in enumerate(p.register_results):
                 results[k] = self.emit(f"extractvalue {p.returns} {whole}, {position}")
         for k, ir, offset in p.area_results:
-            results[k] = self.emit(f"load {ir}, ptr {self.field('%sc', offset)}")
+            results[k] = self.emit(f"load {ir}, ptr {self.field('%sc', offset)}{alignment(ir)}")
         for value, t in zip(results, ft.results, strict=True):
             self.push(value, t)
 

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import llvmlite.binding as llvm
 
+from wasmforge.compiler.llvm.context import VECTOR
 from wasmforge.compiler.llvm.rows import DECLARATIONS
+from wasmforge.compiler.llvm.vector_rows import declarations as vector_declarations
 from wasmforge.compiler.target import TRIPLE, llvm_cpu
 
 __all__ = ["FIRST_SCOPE", "PIPELINES", "compile_ir", "module_text", "optimise"]
@@ -62,6 +64,8 @@ def module_text(functions: list[str], subprograms: list[tuple[int, int]], declar
     """A whole LLVM module. `subprograms` are (function index, line of its first instruction) in the order of the
     functions' scopes, `declarations` the functions that other chunks define."""
     parts = [f'target datalayout = "{_DATA_LAYOUT}"\ntarget triple = "{TRIPLE}"\n', DECLARATIONS, *functions]
+    if any(VECTOR in text for text in functions):
+        parts.append(vector_declarations())
     parts.append("\n".join(declarations) + "\n")
     parts.append(_FRAME)
     for k, (index, line) in enumerate(subprograms):

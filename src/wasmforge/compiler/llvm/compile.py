@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from wasmforge.binary.features import SIMD
 from wasmforge.compiler.environ import Tunables
 from wasmforge.compiler.link import canonical_types, link
 from wasmforge.compiler.llvm.context import ModuleContext
 from wasmforge.compiler.llvm.pool import Chunk, compile_chunks, default_workers
-from wasmforge.syntax.errors import UnsupportedFeatureError, WasmtimeError
+from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.module import Module
 from wasmforge.syntax.types import ExternKind
 from wasmforge.validation import ModuleValidation
@@ -43,8 +42,6 @@ def compile_module(
     for name in ("debug_guest", "consume_fuel", "epoch_interruption"):
         if getattr(tunables, name):
             raise WasmtimeError(f"the LLVM compiler does not support {name} yet")
-    if facts.uses_vectors:
-        raise UnsupportedFeatureError(SIMD, 0)
     func_refs = sorted(facts.escaping)
     canonical = canonical_types(module.types)
     context = ModuleContext.of(module, func_refs, tunables)

@@ -11,24 +11,33 @@ from typing import Final
 
 from wasmforge.compiler.environ import Tunables, VMContextOffsets
 from wasmforge.syntax.module import Module
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, ExternKind, FuncType, ValType
+from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128, ExternKind, FuncType, ValType
 
-__all__ = ["BOOL", "IR_TYPES", "ModuleContext"]
+__all__ = ["BOOL", "IR_TYPES", "VECTOR", "ModuleContext", "alignment"]
 
 BOOL: Final = ValType(1)
 """The type, on the translator's operand stack only, of a comparison whose result is consumed as a condition at
 once: LLVM's i1, which saves widening to i32 and testing again."""
+
+VECTOR: Final = "<2 x i64>"
+"""What a v128 is wherever instructions do not say otherwise; all vectors of 16 bytes share registers."""
 
 IR_TYPES: Final[dict[int, str]] = {
     I32: "i32",
     I64: "i64",
     F32: "float",
     F64: "double",
+    V128: VECTOR,
     FUNCREF: "ptr",
     EXTERNREF: "i32",
     BOOL: "i1",
 }
 """Value types in LLVM IR. A funcref is the address of a VMFuncRef, an externref a handle."""
+
+
+def alignment(ir: str) -> str:
+    """The suffix of a load or store of this type in a cell, slot or area of the runtime, which are aligned to 8."""
+    return ", align 8" if ir == VECTOR else ""
 
 
 class ModuleContext:

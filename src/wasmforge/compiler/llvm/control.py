@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 from wasmforge.compiler.llvm.builder import IMMEDIATES, Frame, FunctionBuilder
-from wasmforge.compiler.llvm.context import IR_TYPES
+from wasmforge.compiler.llvm.context import IR_TYPES, alignment
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.instructions import Opcode
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, ValType
+from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128, ValType
 
 __all__ = ["EMITTERS", "ControlEmitters"]
 
@@ -22,7 +22,7 @@ produces a thousandth of this limit."""
 
 _BLOCK_TYPES: Final[dict[int, tuple[tuple[ValType, ...], tuple[ValType, ...]]]] = {
     0x40: ((), ()),
-    **{int(t): ((), (t,)) for t in (I32, I64, F32, F64, FUNCREF, EXTERNREF)},
+    **{int(t): ((), (t,)) for t in (I32, I64, F32, F64, V128, FUNCREF, EXTERNREF)},
 }
 
 
@@ -173,7 +173,7 @@ class ControlEmitters(FunctionBuilder):
         if p.area_results:
             self.needs_store_context = True
         for k, ir, offset in p.area_results:
-            self.do(f"store {ir} {values[k]}, ptr {self.field('%sc', offset)}")
+            self.do(f"store {ir} {values[k]}, ptr {self.field('%sc', offset)}{alignment(ir)}")
         if not p.register_results:
             self.do("ret void")
             return

@@ -13,7 +13,7 @@ from wasmforge.compiler.llvm.context import BOOL, IR_TYPES
 from wasmforge.compiler.llvm.rows import TRUNCATIONS
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.instructions import BY_MNEMONIC, Opcode
-from wasmforge.syntax.types import F32, F64, FUNCREF, I32, I64
+from wasmforge.syntax.types import F32, F64, FUNCREF, I32, I64, V128
 
 __all__ = ["EMITTERS", "NumericEmitters"]
 
@@ -29,6 +29,8 @@ class NumericEmitters(FunctionBuilder):
         if t in FLOAT_NAMES:
             self.zero_floats.add(t)
             return f"%zero{IR_TYPES[t]}"
+        if t == V128:
+            return "zeroinitializer"
         return "null" if t == FUNCREF else "0"
 
     def local_get(self, _: int) -> None:

@@ -14,7 +14,7 @@ from wasmforge.compiler.environ import (
     assign_params,
     assign_results,
 )
-from wasmforge.compiler.llvm.context import IR_TYPES
+from wasmforge.compiler.llvm.context import IR_TYPES, alignment
 from wasmforge.syntax.types import FuncType
 
 __all__ = ["Prototype", "array_to_wasm", "wasm_to_array"]
@@ -67,10 +67,10 @@ def array_to_wasm(name: str, ft: FuncType) -> str:
         lines.append("  %sc = load ptr, ptr %sca")
     for k, t in enumerate(p.params):
         _address(lines, f"%s{k}", "%values", VALRAW_SIZE * k)
-        lines.append(f"  %p{k} = load {t}, ptr %s{k}")
+        lines.append(f"  %p{k} = load {t}, ptr %s{k}{alignment(t)}")
     for k, t, offset in p.area_params:
         _address(lines, f"%o{k}", "%sc", offset)
-        lines.append(f"  store {t} %p{k}, ptr %o{k}")
+        lines.append(f"  store {t} %p{k}, ptr %o{k}{alignment(t)}")
     arguments = "".join(f", {t} %p{k}" for k, t in p.register_params)
     assign = "%r = " if p.register_results else ""
     lines.append(f"  {assign}notail call swiftcc {p.returns} %call(ptr swiftself %callee, ptr nest %caller{arguments})")
@@ -80,12 +80,12 @@ def array_to_wasm(name: str, ft: FuncType) -> str:
             value = f"%x{k}"
             lines.append(f"  {value} = extractvalue {p.returns} %r, {position}")
         _address(lines, f"%q{k}", "%values", VALRAW_SIZE * k)
-        lines.append(f"  store {t} {value}, ptr %q{k}")
+        lines.append(f"  store {t} {value}, ptr %q{k}{alignment(t)}")
     for k, t, offset in p.area_results:
         _address(lines, f"%a{k}", "%sc", offset)
-        lines.append(f"  %x{k} = load {t}, ptr %a{k}")
+        lines.append(f"  %x{k} = load {t}, ptr %a{k}{alignment(t)}")
         _address(lines, f"%q{k}", "%values", VALRAW_SIZE * k)
-        lines.append(f"  store {t} %x{k}, ptr %q{k}")
+        lines.append(f"  store {t} %x{k}, ptr %q{k}{alignment(t)}")
     lines.append("  ret void\n}\n")
     return "\n".join(lines)
 
@@ -100,21 +100,21 @@ def wasm_to_array(name: str, ft: FuncType) -> str:
         lines.append("  %sc = load ptr, ptr %sca")
     for k, t, offset in p.area_params:
         _address(lines, f"%o{k}", "%sc", offset)
-        lines.append(f"  %p{k} = load {t}, ptr %o{k}")
+        lines.append(f"  %p{k} = load {t}, ptr %o{k}{alignment(t)}")
     count = max(len(p.params), len(p.results))
     lines.append(f"  %values = alloca [{VALRAW_SIZE * count} x i8], align 16")
     for k, t in enumerate(p.params):
         _address(lines, f"%s{k}", "%values", VALRAW_SIZE * k)
-        lines.append(f"  store {t} %p{k}, ptr %s{k}")
+        lines.append(f"  store {t} %p{k}, ptr %s{k}{alignment(t)}")
     _address(lines, "%fa", "%callee", HostFuncContext.ARRAY_CALL)
     lines.append("  %f = load ptr, ptr %fa")
     lines.append(f"  notail call void %f(ptr %callee, ptr %caller, ptr %values, i64 {count}, ptr null)")
     for k, t in enumerate(p.results):
         _address(lines, f"%q{k}", "%values", VALRAW_SIZE * k)
-        lines.append(f"  %x{k} = load {t}, ptr %q{k}")
+        lines.append(f"  %x{k} = load {t}, ptr %q{k}{alignment(t)}")
     for k, t, offset in p.area_results:
         _address(lines, f"%a{k}", "%sc", offset)
-        lines.append(f"  store {t} %x{k}, ptr %a{k}")
+        lines.append(f"  store {t} %x{k}, ptr %a{k}{alignment(t)}")
     value = ""
     if len(p.register_results) == 1:
         k, t = p.register_results[0]

@@ -9,7 +9,7 @@ from wasmforge.compiler.environ import (
     VMTableDefinition,
 )
 from wasmforge.compiler.llvm.builder import FunctionBuilder
-from wasmforge.compiler.llvm.context import IR_TYPES
+from wasmforge.compiler.llvm.context import IR_TYPES, alignment
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.types import EXTERNREF, FUNCREF, I32, ValType
@@ -33,12 +33,12 @@ class ReferenceEmitters(FunctionBuilder):
 
     def global_get(self, _: int) -> None:
         address, ir, t = self.global_cell()
-        self.push(self.emit(f"load {ir}, ptr {address}"), t)
+        self.push(self.emit(f"load {ir}, ptr {address}{alignment(ir)}"), t)
 
     def global_set(self, _: int) -> None:
         address, ir, _t = self.global_cell()
         # Volatile: a trap between two assignments must find the first one done.
-        self.do(f"store volatile {ir} {self.pop()}, ptr {address}")
+        self.do(f"store volatile {ir} {self.pop()}, ptr {address}{alignment(ir)}")
 
     def ref_null(self, _: int) -> None:
         t = ValType(self.code[self.pc])

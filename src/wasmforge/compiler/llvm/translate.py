@@ -28,15 +28,15 @@ from wasmforge.compiler.environ import (
     VMContextOffsets,
     VMMemory,
 )
-from wasmforge.compiler.llvm import calls, control, memories, numeric, references
-from wasmforge.compiler.llvm.builder import FLOAT_NAMES, PREFIX, Frame, FunctionSource
+from wasmforge.compiler.llvm import calls, control, memories, numeric, references, vectors
+from wasmforge.compiler.llvm.builder import FLOAT_NAMES, PREFIXES, Frame, FunctionSource
 from wasmforge.compiler.llvm.calls import CallEmitters
-from wasmforge.compiler.llvm.context import BOOL, IR_TYPES, ModuleContext
+from wasmforge.compiler.llvm.context import BOOL, IR_TYPES, ModuleContext, alignment
 from wasmforge.compiler.llvm.control import ControlEmitters
-from wasmforge.compiler.llvm.memories import MemoryEmitters
 from wasmforge.compiler.llvm.numeric import NumericEmitters
 from wasmforge.compiler.llvm.prototype import Prototype
 from wasmforge.compiler.llvm.rows import SIMPLE
+from wasmforge.compiler.llvm.vectors import VectorEmitters
 from wasmforge.syntax.types import F32, F64, FuncType
 
 __all__ = ["FunctionSource", "translate"]
@@ -58,7 +58,7 @@ def translate(
     return _Translator(source, context, scope, prototypes, short_blocks).run()
 
 
-class _Translator(NumericEmitters, MemoryEmitters, CallEmitters, ControlEmitters):
+class _Translator(NumericEmitters, VectorEmitters, CallEmitters, ControlEmitters):
     def run(self) -> str:
         ft = self.source.type
         for k in range(len(ft.params)):
@@ -89,7 +89,7 @@ class _Translator(NumericEmitters, MemoryEmitters, CallEmitters, ControlEmitters
             self.start = self.pc
             opcode = code[self.pc]
             self.pc += 1
-            if opcode == PREFIX:
+            if opcode in PREFIXES:
                 opcode = opcode << 12 | self.unsigned()
             if self.skipped >= 0:
                 self.skip(opcode)
@@ -140,7 +140,7 @@ class _Translator(NumericEmitters, MemoryEmitters, CallEmitters, ControlEmitters
             lines.append("  %sc = load ptr, ptr %sca, !invariant.load !0")
         for k, t, offset in prototype.area_params:
             lines.append(f"  %pa{k} = getelementptr i8, ptr %sc, i64 {offset}")
-            lines.append(f"  %p{k} = load {t}, ptr %pa{k}")
+            lines.append(f"  %p{k} = load {t}, ptr %pa{k}{alignment(t)}")
         for x in sorted(self.memories_used):
             for name, field in (("m", VMMemory.BASE), ("d", VMMemory.DEFINITION)):
                 lines.append(f"  %{name}a{x} = getelementptr i8, ptr %vm, i64 {offsets.memory(x) + field}")
@@ -174,6 +174,7 @@ class _Translator(NumericEmitters, MemoryEmitters, CallEmitters, ControlEmitters
 _EMITTERS: Final[dict[int, Callable[[_Translator, int], None]]] = {
     **numeric.EMITTERS,
     **memories.EMITTERS,
+    **vectors.EMITTERS,
     **references.EMITTERS,
     **calls.EMITTERS,
     **control.EMITTERS,

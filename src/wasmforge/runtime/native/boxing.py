@@ -157,6 +157,8 @@ define internal i32 @unbox_other(ptr %object, i32 %key, ptr %slot, i64 %store) n
     i32 <ValType.F32>, label %f32
     i32 <ValType.FUNCREF>, label %reference
     i32 <ValType.EXTERNREF>, label %reference
+    i32 <ValType.V128>, label %v128
+    i32 <RawType.V128>, label %v128
     i32 <RawType.I32>, label %i32
     i32 <RawType.F32>, label %i32
     i32 <RawType.EXTERNREF>, label %i32
@@ -200,6 +202,9 @@ f32:
   store float %narrow, ptr %slot
   %suspect.float = fcmp oeq double %wide, -1.0
   br i1 %suspect.float, label %error.check, label %ok, !prof !unlikely
+v128:
+  %status4 = call i32 @unbox_v128(ptr %object, ptr %slot)
+  ret i32 %status4
 reference:
   %is.null = icmp eq ptr %object, @_Py_NoneStruct
   br i1 %is.null, label %null, label %hook
@@ -216,8 +221,64 @@ error.check:
 ok:
   ret i32 0
 unsupported:
-  %type.error = load ptr, ptr @PyExc_TypeError
-  call void @PyErr_SetString(ptr %type.error, ptr @text.v128)
+  unreachable
+failed:
+  ret i32 1
+}
+
+; An integer, from -2**127 to 2**128 - 1, or 16 bytes of anything with a buffer; lane 0 is lowest or first. numpy's
+; scalars are both, and count as integers; its arrays say that they are both, and count as bytes.
+define internal i32 @unbox_v128(ptr %object, ptr %slot) noinline nounwind {
+  %buffer = alloca [80 x i8], align 8             ; Py_buffer
+  %overflow = alloca i32
+  %upper = getelementptr i8, ptr %slot, i64 8
+  %may.index = call i32 @PyIndex_Check(ptr %object)
+  %is.index = icmp ne i32 %may.index, 0
+  br i1 %is.index, label %index, label %bytes
+index:
+  %integer = call ptr @PyNumber_Index(ptr %object)
+  %no.integer = icmp eq ptr %integer, null
+  br i1 %no.integer, label %array, label %low
+low:
+  %low.bits = call i64 @PyLong_AsUnsignedLongLongMask(ptr %integer)
+  store i64 %low.bits, ptr %slot, align 8
+  %sixty.four = call ptr @PyLong_FromLong(i64 64)
+  %no.number = icmp eq ptr %sixty.four, null
+  br i1 %no.number, label %release.integer, label %shift
+shift:
+  %rest = call ptr @PyNumber_Rshift(ptr %integer, ptr %sixty.four)
+  call void @Py_DecRef(ptr %sixty.four)
+  br label %release.integer
+release.integer:
+  %high = phi ptr [null, %low], [%rest, %shift]
+  call void @Py_DecRef(ptr %integer)
+  %no.high = icmp eq ptr %high, null
+  br i1 %no.high, label %failed, label %convert
+convert:
+  %status = call i32 @unbox_other(ptr %high, i32 <RawType.I64>, ptr %upper, i64 0)
+  call void @Py_DecRef(ptr %high)
+  ret i32 %status
+array:
+  call void @PyErr_Clear()
+  br label %bytes
+bytes:
+  %got = call i32 @PyObject_GetBuffer(ptr %object, ptr %buffer, i32 0)
+  %no.buffer = icmp ne i32 %got, 0
+  br i1 %no.buffer, label %failed, label %measure
+measure:
+  %length = load.field i64, ptr %buffer, 16
+  %is.vector = icmp eq i64 %length, 16
+  br i1 %is.vector, label %copy, label %wrong.length
+copy:
+  %data = load ptr, ptr %buffer
+  %bits = load i128, ptr %data, align 1
+  store i128 %bits, ptr %slot, align 8
+  call void @PyBuffer_Release(ptr %buffer)
+  ret i32 0
+wrong.length:
+  call void @PyBuffer_Release(ptr %buffer)
+  %value.error = load ptr, ptr @PyExc_ValueError
+  call ptr (ptr, ptr, ...) @PyErr_Format(ptr %value.error, ptr @text.v128_length, i64 %length)
   ret i32 2
 failed:
   ret i32 1
@@ -297,6 +358,8 @@ define internal ptr @box_other(i32 %key, ptr %slot, i64 %store) noinline nounwin
     i32 <ValType.F32>, label %f32
     i32 <ValType.FUNCREF>, label %funcref
     i32 <ValType.EXTERNREF>, label %externref
+    i32 <ValType.V128>, label %v128
+    i32 <RawType.V128>, label %raw128
     i32 <RawType.I32>, label %raw32
     i32 <RawType.F32>, label %raw32
     i32 <RawType.EXTERNREF>, label %raw32
@@ -350,12 +413,49 @@ call:
   %boxed = call ptr @call_hook(ptr %hook.object, i64 %store, i64 %key.64, ptr %number)
   call void @Py_DecRef(ptr %number)
   ret ptr %boxed
+v128:
+  %bytes = call ptr @PyBytes_FromStringAndSize(ptr %slot, i64 16)
+  ret ptr %bytes
+raw128:
+  %integer = call ptr @box_raw_v128(ptr %slot)
+  ret ptr %integer
 unsupported:
-  %type.error = load ptr, ptr @PyExc_TypeError
-  call void @PyErr_SetString(ptr %type.error, ptr @text.v128)
-  br label %failed
+  unreachable
 failed:
   ret ptr null
+}
+
+define internal ptr @box_raw_v128(ptr %slot) noinline nounwind {
+  %low = load i64, ptr %slot, align 8
+  %high = load.field i64, ptr %slot, 8
+  %low.object = call ptr @PyLong_FromUnsignedLong(i64 %low)
+  %no.low = icmp eq ptr %low.object, null
+  %is.small = icmp eq i64 %high, 0
+  %done = or i1 %no.low, %is.small
+  br i1 %done, label %return.low, label %make.high
+return.low:
+  ret ptr %low.object
+make.high:
+  %high.object = call ptr @PyLong_FromUnsignedLong(i64 %high)
+  %sixty.four = call ptr @PyLong_FromLong(i64 64)
+  %no.high = icmp eq ptr %high.object, null
+  %no.number = icmp eq ptr %sixty.four, null
+  %missing = or i1 %no.high, %no.number
+  br i1 %missing, label %release, label %shift
+shift:
+  %shifted = call ptr @PyNumber_Lshift(ptr %high.object, ptr %sixty.four)
+  %no.shifted = icmp eq ptr %shifted, null
+  br i1 %no.shifted, label %release, label %join
+join:
+  %whole = call ptr @PyNumber_Or(ptr %shifted, ptr %low.object)
+  call void @Py_DecRef(ptr %shifted)
+  br label %release
+release:
+  %result = phi ptr [null, %make.high], [null, %shift], [%whole, %join]
+  call void @Py_DecRef(ptr %low.object)
+  call void @Py_DecRef(ptr %high.object)
+  call void @Py_DecRef(ptr %sixty.four)
+  ret ptr %result
 }
 
 ; After a failed unbox: an OverflowError or TypeError that names function, position and type. An exception that user
@@ -455,7 +555,7 @@ TEXTS: Final = {
     "float_method": "__float__",
     "index_method": "__index__",
     "no_method": "",
-    "v128": "v128 values cannot pass between Python and wasm yet",
+    "v128_length": "a v128 has 16 bytes, got %zd",
     "no_hook": "the runtime has set no hook for this event",
 }
 

@@ -22,6 +22,8 @@ __all__ = ["DATA_IMPORTS", "FUNCTION_IMPORTS", "gates_ir"]
 
 FUNCTION_IMPORTS: Final = {
     # CPython's stable ABI, and PyObject_Vectorcall (exported since 3.8, in the stable ABI since 3.12).
+    "PyBuffer_Release": "void (ptr)",
+    "PyBytes_FromStringAndSize": "ptr (ptr, i64)",
     "PyErr_CheckSignals": "i32 ()",
     "PyErr_Clear": "void ()",
     "PyErr_ExceptionMatches": "i32 (ptr)",
@@ -43,10 +45,16 @@ FUNCTION_IMPORTS: Final = {
     "PyLong_AsLong": "i64 (ptr)",
     "PyLong_AsLongAndOverflow": "i64 (ptr, ptr)",
     "PyLong_AsUnsignedLong": "i64 (ptr)",
+    "PyLong_AsUnsignedLongLongMask": "i64 (ptr)",
     "PyLong_AsVoidPtr": "ptr (ptr)",
     "PyLong_FromLong": "ptr (i64)",
     "PyLong_FromUnsignedLong": "ptr (i64)",
+    "PyIndex_Check": "i32 (ptr)",
     "PyNumber_Index": "ptr (ptr)",
+    "PyNumber_Lshift": "ptr (ptr, ptr)",
+    "PyNumber_Or": "ptr (ptr, ptr)",
+    "PyNumber_Rshift": "ptr (ptr, ptr)",
+    "PyObject_GetBuffer": "i32 (ptr, ptr, i32)",
     "PyObject_HasAttrString": "i32 (ptr, ptr)",
     "PyObject_Type": "ptr (ptr)",
     "PyObject_Vectorcall": "ptr (ptr, ptr, i64, ptr)",
@@ -76,17 +84,11 @@ DATA_IMPORTS: Final = (
     "PyExc_SystemError",
     "PyExc_TypeError",
     "PyLong_Type",
+    "PyExc_ValueError",
     "_Py_NoneStruct",
 )
 
-HOOKS: Final = (
-    "hook_on_trap",
-    "hook_on_exception",
-    "hook_on_stop",
-    "hook_new_thread",
-    "hook_box_ref",
-    "hook_unbox_ref",
-)
+HOOKS: Final = ("hook_on_trap", "hook_on_exception", "hook_new_thread", "hook_box_ref", "hook_unbox_ref")
 """Globals that hold the `PyObject *` of the runtime's callables; `Gates` keeps the references."""
 
 ROOTS: Final = (
@@ -101,7 +103,6 @@ ROOTS: Final = (
     "record_at_entry",
     "on_fault",
     "on_interrupt",
-    "on_stop",
     "thread_exit",
 )
 """Functions that only assembly or the loader refers to."""

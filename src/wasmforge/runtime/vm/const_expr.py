@@ -74,6 +74,12 @@ def evaluate(code: bytes, get_global: Callable[[int], int], ref_func: Callable[[
                 width = 4 if opcode == 0x43 else 8
                 stack.append(int.from_bytes(code[pc : pc + width], "little"))
                 pc += width
+            elif opcode == 0xFD:
+                number, pc = _unsigned(code, pc)
+                if number != 0x0C:
+                    raise KeyError(number)
+                stack.append(int.from_bytes(code[pc : pc + 16], "little"))
+                pc += 16
             elif opcode == 0x23:
                 value, pc = _unsigned(code, pc)
                 stack.append(get_global(value))

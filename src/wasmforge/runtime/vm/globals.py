@@ -8,7 +8,7 @@ from struct import Struct
 
 from wasmforge.compiler.environ import VALRAW_SIZE
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, value_type_name
+from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128, value_type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from wasmforge.runtime.store import VMStore
     from wasmforge.syntax.types import GlobalType
 
-__all__ = ["VMGlobal"]
+__all__ = ["VMGlobal", "vector_bytes"]
 
-_WIDTHS: Final[dict[int, int]] = {I32: 4, I64: 8, F32: 4, F64: 8, FUNCREF: 8, EXTERNREF: 4}
+_WIDTHS: Final[dict[int, int]] = {I32: 4, I64: 8, F32: 4, F64: 8, V128: 16, FUNCREF: 8, EXTERNREF: 4}
 _F32: Final = Struct("<f")
 _F64: Final = Struct("<d")
 
@@ -55,7 +55,7 @@ class VMGlobal:
         self._cell[:] = bits.to_bytes(len(self._cell), "little")
 
     def get(self) -> object:
-        """The value: a signed int, a float, a function, None, or the object of an externref."""
+        """The value: a signed int, a float, 16 bytes, a function, None, or the object of an externref."""
         t = self.type.content
         if t in (I32, I64):
             return int.from_bytes(self._cell, "little", signed=True)
@@ -63,6 +63,8 @@ class VMGlobal:
             return _F32.unpack(self._cell)[0]
         if t == F64:
             return _F64.unpack(self._cell)[0]
+        if t == V128:
+            return bytes(self._cell)
         return self.store.box(t, self.get_raw())
 
     def set(self, value: object) -> None:
@@ -85,8 +87,33 @@ class VMGlobal:
             if not isinstance(value, (int, float)):
                 raise TypeError(f"expected {value_type_name(t)}, got {type(value).__name__}")
             self._cell[:] = _float_bytes(t, value)
+        elif t == V128:
+            self._cell[:] = vector_bytes(value)
         else:
             self.set_raw(self.store.unbox(t, value))
+
+
+def vector_bytes(value: object) -> bytes:
+    """A v128 as bytes, lane 0 first, from an integer or from anything with a buffer of 16 bytes.
+
+    Raises TypeError, OverflowError or ValueError for what is none, as calls do (`runtime.native.boxing`).
+    """
+    if hasattr(value, "__index__"):
+        try:
+            number: int = value.__index__()
+        except TypeError:
+            pass  # an array of numpy, which is an integer only if it has one element
+        else:
+            if not -1 << 127 <= number < 1 << 128:
+                raise OverflowError(f"{number} is out of range for v128")
+            return (number & (1 << 128) - 1).to_bytes(16, "little")
+    try:
+        data = bytes(memoryview(value))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"expected v128, got {type(value).__name__}") from None
+    if len(data) != 16:
+        raise ValueError(f"a v128 has 16 bytes, got {len(data)}")
+    return data
 
 
 def _float_bytes(t: int, value: float) -> bytes:
