@@ -138,10 +138,11 @@ class Config(Managed):
 
     @_setting
     def strategy(self, strategy: str) -> None:
-        """Which compiler: `"llvm"`, which optimises, `"baseline"`, which compiles a hundred times faster, or `"auto"`,
-        for now `"llvm"` where llvmlite is installed and `"baseline"` where it is not. The wasmtime package's names mean
-        `"llvm"` (`"cranelift"`) and `"baseline"` (`"winch"`). Raises WasmtimeError when the optimising compiler is not
-        installed, and for an unknown name."""
+        """How modules are compiled: `"llvm"` optimises them, whole and before they run; `"baseline"` compiles each
+        function at its first call, a hundred times faster, and `"auto"`, the default, begins like it. Images
+        (`Module.serialize`, `wasmforge compile`) are optimised under `"auto"` where llvmlite is installed. The wasmtime
+        package's names mean `"llvm"` (`"cranelift"`) and `"baseline"` (`"winch"`). Raises WasmtimeError when the
+        optimising compiler is not installed, and for an unknown name."""
         self._check_open()
         if strategy not in STRATEGIES:
             raise WasmtimeError(f"unknown strategy: {strategy}")

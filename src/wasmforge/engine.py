@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from wasmforge.config import Config
     from wasmforge.runtime.cache import ImageCache
     from wasmforge.runtime.cache.settings import CacheSettings
+    from wasmforge.syntax.module import Module as SyntaxModule
+    from wasmforge.validation import ModuleValidation
 
 __all__ = ["Engine"]
 
@@ -51,10 +53,13 @@ class Engine(Managed):
 
     @property
     def _strategy(self) -> str:
-        """The compiler, decided when one is needed."""
-        if self._wanted_strategy == "auto":
-            self._wanted_strategy = _automatic_strategy()
-        return self._wanted_strategy
+        """The compiler of images, decided when one is needed."""
+        return _automatic_strategy() if self._wanted_strategy == "auto" else self._wanted_strategy
+
+    @property
+    def _lazy(self) -> bool:
+        """Whether modules are compiled while they run, each function at its first call."""
+        return self._wanted_strategy != "llvm"
 
     def is_pulley(self) -> bool:
         """Whether code is interpreted by Wasmtime's bytecode interpreter Pulley: never here, it is native code."""
@@ -78,13 +83,17 @@ class Engine(Managed):
         from wasmforge.binary import decode
         from wasmforge.validation import validate
 
+        module = decode(wasm)
+        return self._compile_module(module, validate(module, self._tunables.features), progress)
+
+    def _compile_module(
+        self, module: SyntaxModule, facts: ModuleValidation, progress: Callable[[int, int], None] | None = None
+    ) -> bytes:
+        """The image of a module that is decoded and valid."""
         if self._strategy == "baseline":
             from wasmforge.compiler.baseline import compile_module
         else:
             from wasmforge.compiler.llvm import compile_module
-
-        module = decode(wasm)
-        facts = validate(module, self._tunables.features)
         return compile_module(module, facts, self._tunables, workers=self._workers, progress=progress)
 
 

@@ -71,7 +71,7 @@ class Module(Managed):
         _check_engine(engine)
         with open(path, "rb") as file:
             known = None
-            cache = engine._open_cache()
+            cache = None if engine._lazy else engine._open_cache()
             if cache is not None:
                 from wasmforge.runtime.cache.known import KnownFile
 
@@ -176,7 +176,12 @@ def _load(
     progress: Callable[[int, int], None] | None = None,
     file: KnownFile | None = None,
 ) -> CompiledModule:
-    """A module from the cache; or compiled, and then kept there. `file` is where it comes from."""
+    """A module that compiles itself while it runs; or, ahead of time, one from the cache, or compiled and then kept
+    there. `file` is where it comes from."""
+    if engine._lazy:
+        from wasmforge._lazy import load
+
+        return load(engine._state, _to_wasm(wasm), engine._compile_module)
     cache = engine._open_cache()
     if cache is None or not isinstance(wasm, (str, bytes, bytearray)):
         return CompiledModule.from_bytes(engine._state, engine._compile(_to_wasm(wasm), progress))

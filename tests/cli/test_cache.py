@@ -22,7 +22,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def compiled(directory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Path:
     source = tmp_path / "answer.wat"
     source.write_text(ANSWER)
-    assert main(["run", "-C", "compiler=baseline", "--invoke", "answer", str(source)]) == 0
+    assert main(["run", "-C", "compiler=llvm", "--invoke", "answer", str(source)]) == 0
     assert capfd.readouterr().out == "42\n"
     return source
 
@@ -55,11 +55,11 @@ def test_nothing_there_yet(directory: Path, capfd: pytest.CaptureFixture[str]) -
 def test_run_without_cache(compiled: Path, directory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     main(["cache", "clear"])
     common = ["--invoke", "answer", str(compiled)]
-    assert main(["run", "-C", "compiler=baseline,cache=n", *common]) == 0
+    assert main(["run", "-C", "compiler=llvm,cache=n", *common]) == 0
     assert list(directory.iterdir()) == []
     file = tmp_path / "cache.toml"
     file.write_text(f'[cache]\ndirectory = "{tmp_path}/other"\nfiles-total-size-soft-limit = "3Gi"\n')
-    assert main(["run", "-C", f"compiler=baseline,cache-config={file}", *common]) == 0
+    assert main(["run", "-C", f"compiler=llvm,cache-config={file}", *common]) == 0
     assert list(directory.iterdir()) == [] and len(list((tmp_path / "other").iterdir())) == 1
     capfd.readouterr()
     assert main(["cache", "--config", str(file)]) == 0

@@ -205,6 +205,7 @@ class StoreContext:
     STORE: Final = 64  # id of the store, an integer that the hooks in Python resolve
     FUEL_CONSUMED: Final = 72
     EPOCH_DEADLINE: Final = 80
+    STOP: Final = 88  # u32, not 0: the hook on_stop shall run before wasm goes on (runtime/deadline.py)
     OVERFLOW_AREA: Final = 4096
     RESULTS_AREA: Final = 4096 + 1008 * VALRAW_SIZE
     SIZE: Final = 36864  # 1,000 parameters and 1,000 results are the validator's limits
@@ -316,12 +317,16 @@ class Builtin:
 
     `native` ones are part of the gates; the others are Python functions reached through a stub
     that switches to the thread's stack, called with the vmctx address and the arguments as unsigned ints.
+
+    `keeps_overflow`: it is called between a caller that has written the overflow area and the callee that reads it, so
+    the stub saves the area; Python may run finalisers that enter wasm of the same store.
     """
 
     name: str
     params: tuple[ValType, ...]
     result: ValType | None
     native: bool
+    keeps_overflow: bool = False
 
 
 BUILTINS: Final[tuple[Builtin, ...]] = (
@@ -333,6 +338,8 @@ BUILTINS: Final[tuple[Builtin, ...]] = (
     Builtin("table_fill", (I32, I64, I64, I64), None, native=False),  # table, start, word, elements; traps
     Builtin("table_init", (I32, I32, I64, I64, I64), None, native=False),  # table, segment, target, source, n; traps
     Builtin("elem_drop", (I32,), None, native=False),  # segment
+    # Function, counted without imports; the address of its code. Only called by `baseline.first_call`'s stub.
+    Builtin("compile_function", (I32,), I64, native=False, keeps_overflow=True),
 )
 """Bounds of memory.copy, memory.fill, memory.init and table.copy are checked in line, since they are hot or
 simple; `table_fill` and `table_init` check for themselves and raise the trap."""

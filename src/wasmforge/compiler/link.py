@@ -10,6 +10,7 @@ from array import array
 from struct import pack_into
 
 from wasmforge.compiler.compatibility import encode_engine
+from wasmforge.compiler.description import describe, lay_out_data
 from wasmforge.compiler.environ import Tunables
 from wasmforge.compiler.image import (
     ADDRESS_MAP_SECTION,
@@ -23,12 +24,11 @@ from wasmforge.compiler.image import (
     TRAP_SECTION,
     ImageBuilder,
 )
-from wasmforge.compiler.info import CodeRange, CompiledModuleInfo, DataInfo, ElementInfo, GlobalInfo, MemoryImage
-from wasmforge.compiler.memory_images import memory_images
+from wasmforge.compiler.info import CodeRange, CompiledModuleInfo
 from wasmforge.compiler.tables import address_map, function_names, trap_table
 from wasmforge.compiler.target import host_level
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.module import ElementSegment, Expression, Module, SegmentMode
+from wasmforge.syntax.module import Module
 from wasmforge.syntax.types import ExternKind, FuncType
 
 TYPE_CHECKING = False
@@ -141,24 +141,12 @@ class _Code:
 
 
 def _describe(module: Module, func_refs: list[int], code: _Code, canonical: list[int]) -> CompiledModuleInfo:
-    info = CompiledModuleInfo()
-    info.name = module.names.module if module.names else None
-    info.types = module.types
-    info.imports = module.imports
-    info.functions = module.functions
-    info.tables = [t.type for t in module.tables]
-    info.memories = module.memories
-    info.globals = [GlobalInfo(g.type, g.init.code) for g in module.globals]
-    info.exports = module.exports
-    info.start = module.start
-    info.elements = [_element(e) for e in module.elements]
-    info.func_refs = func_refs
+    info = describe(module, func_refs)
     imported = module.num_imported(ExternKind.FUNC)
     ranges = array("I")
     for k in range(len(module.functions)):
         ranges.extend(code.symbols[f"f{imported + k}"])
     info.packed_function_ranges = ranges.tobytes()
-    info.packed_function_offsets = array("I", (b.start for b in module.code)).tobytes()
     for x, first in enumerate(canonical):
         if (found := code.symbols.get(f"a2w{first}")) is not None:
             info.array_to_wasm[x] = found
@@ -166,38 +154,12 @@ def _describe(module: Module, func_refs: list[int], code: _Code, canonical: list
     return info
 
 
-def _expression(e: Expression | None) -> bytes | None:
-    return None if e is None else e.code
-
-
-def _element(e: ElementSegment) -> ElementInfo:
-    items: tuple[int, ...] | tuple[bytes, ...]
-    if e.uses_expressions:
-        items = tuple(i.code for i in e.items if isinstance(i, Expression))
-    else:
-        items = tuple(i for i in e.items if isinstance(i, int))
-    return ElementInfo(e.mode, e.type, e.table, _expression(e.table_offset), items, e.uses_expressions)
-
-
 def _add_data(builder: ImageBuilder, module: Module, info: CompiledModuleInfo, tunables: Tunables) -> None:
     """Data segments, and the memory images that some of them are part of."""
-    images = memory_images(module) if tunables.memory_init_cow else {}
-    contents = bytearray()
-    info.num_data = len(module.data)
-    for x, segment in enumerate(module.data):
-        if segment.mode == SegmentMode.ACTIVE and segment.memory in images:
-            continue  # it is part of the image
-        offset = _expression(segment.memory_offset)
-        info.data[x] = DataInfo(segment.mode, segment.memory, offset, len(contents), len(segment.data))
-        contents += segment.data
+    contents, pages = lay_out_data(module, info, tunables)
     builder.add_section(RODATA_WASM_SECTION, contents)
-    if not images:
-        return
-    pages = bytearray()
-    for memory, image in images.items():
-        info.memory_images[memory] = MemoryImage(image.start, len(pages), len(image.data))
-        pages += image.data
-    builder.add_section(MEMORY_SECTION, pages, PAGE)
+    if pages:
+        builder.add_section(MEMORY_SECTION, pages, PAGE)
 
 
 def _add_dwarf(builder: ImageBuilder, module: Module, info: CompiledModuleInfo, tunables: Tunables) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Final, Generic, Self, TypeVar
 
     from wasmforge.compiler.environ import Tunables
-    from wasmforge.runtime.code_memory import CodeMemory
+    from wasmforge.runtime.code_memory import Code, CodeMemory
     from wasmforge.runtime.compiled_module import CompiledModule
     from wasmforge.runtime.module_registry import ModuleRegistry
     from wasmforge.runtime.type_registry import TypeCollection
@@ -169,7 +169,7 @@ class EngineCode:
 
     __slots__ = ("__weakref__", "_key", "_original_code", "_signatures", "_types")
 
-    def __init__(self, code: CodeMemory, signatures: TypeCollection, types: Types) -> None:
+    def __init__(self, code: Code, signatures: TypeCollection, types: Types) -> None:
         self._key: int | None = None
         self._original_code = code
         self._signatures = signatures
@@ -237,7 +237,7 @@ class EngineCode:
         """All data segments, one after another; the data ranges of the module record are relative to it."""
         return self._original_code.section(RODATA_WASM_SECTION)
 
-    def module_memory_image_source(self) -> CodeMemory:
+    def module_memory_image_source(self) -> Code:
         """The image as a source of copy-on-write memory images (A2-08)."""
         return self._original_code
 
@@ -248,16 +248,17 @@ class StoreCode:
     Shares the original, or, with `tunables.debug_guest`, holds a private copy that a debugger may patch.
     """
 
-    __slots__ = ("__weakref__", "_key", "_storage", "engine_code")
+    __slots__ = ("__weakref__", "_key", "_private", "_storage", "engine_code")
 
     def __init__(self, engine_code: EngineCode, tunables: Tunables) -> None:
         self._key: int | None = None
         engine_code.check_alive()
         self.engine_code = engine_code
         original = engine_code.module_memory_image_source()
-        self._storage = original
+        self._storage: Code = original
+        self._private: CodeMemory | None = None
         if tunables.debug_guest:
-            copy = self._storage = original.deep_clone()
+            copy = self._storage = self._private = original.deep_clone()
             copy.publish()
             # The private range leads to the original's tables: they are found by offset, and never patched.
             self._key = undo_after(self, lambda: unregister_code(copy.text_address, original))
@@ -270,15 +271,15 @@ class StoreCode:
 
     @property
     def is_private(self) -> bool:
-        return self._storage is not self.engine_code.module_memory_image_source()
+        return self._private is not None
 
-    def code_memory(self) -> CodeMemory:
+    def code_memory(self) -> Code:
         """The memory that is executed."""
         return self._storage
 
     def code_memory_mut(self) -> CodeMemory | None:
         """The memory for patching; None when it is shared with other stores."""
-        return self._storage if self.is_private else None
+        return self._private
 
     def text_range(self) -> PCRange[StoreCodePC]:
         start = StoreCodePC(self._storage.text_address)
@@ -314,30 +315,30 @@ class ModuleWithCode:
         return self._store_code
 
     def finished_functions(self) -> Iterator[tuple[int, memoryview]]:
-        """(defined function index, code) of every defined function, in order."""
+        """(defined function index, code) of every defined function that is compiled, in order."""
         text = self._store_code.text()
-        info = self._module.info
-        for index in range(len(info.functions)):
-            start, length = info.function_range(index)
-            yield index, text[start : start + length]
+        for index in range(len(self._module.info.functions)):
+            found = self._module.function_range(index)
+            if found is not None:
+                yield index, text[found.start : found.start + found.length]
 
-    def finished_function(self, index: int) -> memoryview:
-        """The code of a defined function."""
-        start, length = self._module.info.function_range(index)
-        return self._store_code.text()[start : start + length]
+    def finished_function(self, index: int) -> memoryview | None:
+        """The code of a defined function; None while it is not compiled."""
+        found = self._module.function_range(index)
+        return None if found is None else self._store_code.text()[found.start : found.start + found.length]
 
     def function_pc(self, index: int) -> StoreCodePC:
-        """Where a defined function starts."""
-        return self._store_code.text_range().start + self._module.info.function_range(index).start
+        """Where to call a defined function."""
+        return self._store_code.text_range().start + self._module.function_entry(index)
 
     def array_to_wasm_trampoline(self, type_index: int) -> memoryview | None:
         """The code that lets the host call functions of a type; None if no function of that type escapes."""
-        found = self._module.info.array_to_wasm.get(type_index)
-        return None if found is None else self._store_code.text()[found[0] : found[0] + found[1]]
+        found = self._module.array_to_wasm(type_index)
+        return None if found is None else self._store_code.text()[found.start : found.start + found.length]
 
     def array_to_wasm_pc(self, type_index: int) -> StoreCodePC | None:
-        found = self._module.info.array_to_wasm.get(type_index)
-        return None if found is None else self._store_code.text_range().start + found[0]
+        found = self._module.array_to_wasm(type_index)
+        return None if found is None else self._store_code.text_range().start + found.start
 
     def text_offset(self, pc: StoreCodePC) -> int | None:
         """The offset of an address in this store's text, None if it lies elsewhere."""

@@ -11,14 +11,33 @@ import errno
 import os
 from stat import S_ISREG
 
-from wasmforge.compiler.image import Image
+from wasmforge.compiler.image import TRAP_SECTION, Image
 from wasmforge.runtime.libc import PAGE, PROT_EXEC, PROT_READ, PROT_WRITE
 from wasmforge.runtime.mapping import Mmap
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Protocol, Self
+
+    from wasmforge.compiler.trap import TrapKind
+
+    class Code(Protocol):
+        """Machine code of an artifact in memory, whichever way it gets there: a `CodeMemory`, complete from the
+        start, or a `lazy_code.LazyCode`, which grows."""
+
+        @property
+        def text_address(self) -> int: ...
+        @property
+        def text_length(self) -> int: ...
+        def text(self) -> memoryview: ...
+        def image(self) -> memoryview: ...
+        def section(self, name: str) -> memoryview: ...
+        def section_offset(self, name: str) -> int: ...
+        def file_source(self) -> FileSource | None: ...
+        def trap_at(self, text_offset: int) -> TrapKind | None: ...
+        def deep_clone(self) -> CodeMemory: ...
+
 
 __all__ = ["CodeMemory", "CustomCodeMemory", "FileSource"]
 
@@ -213,6 +232,13 @@ class CodeMemory:
             raise ValueError("published code cannot be edited; unpublish it first")
         start = self._image.text_offset
         return memoryview(self._mapping.owner)[start : start + self.text_length]
+
+    def trap_at(self, text_offset: int) -> TrapKind | None:
+        """What a fault of the instruction at an offset into the text means; None where none can happen."""
+        from wasmforge.compiler.tables import trap_table
+
+        data = self.section(TRAP_SECTION)
+        return trap_table.lookup(data, text_offset) if data else None
 
     # The two methods of Wasmtime's trait ModuleMemoryImageSource are `section` and this.
     def file_source(self) -> FileSource | None:

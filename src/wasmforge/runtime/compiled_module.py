@@ -19,10 +19,12 @@ from wasmforge.syntax.types import ExternKind
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from typing import Final, Self
+    from typing import Final
 
+    from wasmforge.compiler.info import CodeRange
     from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime.code import ModuleWithCode
+    from wasmforge.runtime.code_memory import Code
     from wasmforge.runtime.engine_state import EngineState
     from wasmforge.runtime.vm.cow import ModuleMemoryImages
     from wasmforge.syntax.types import FuncType
@@ -95,7 +97,9 @@ class CompiledModule:
     def __init__(self, engine: EngineState, code: CodeMemory) -> None:
         check_engine(code.elf(), engine.tunables)
         code.publish()
-        info = CompiledModuleInfo.decode(code.section(INFO_SECTION))
+        self._set_up(engine, code, CompiledModuleInfo.decode(code.section(INFO_SECTION)))
+
+    def _set_up(self, engine: EngineState, code: Code, info: CompiledModuleInfo) -> None:
         self.engine = engine
         self.info = info
         self.unique_id = next(_unique_ids)
@@ -125,15 +129,15 @@ class CompiledModule:
         self._func_ref_template: bytes | None = None
         self._trampolines: dict[int, int] | None = None
 
-    @classmethod
-    def from_bytes(cls, engine: EngineState, image: bytes | bytearray | memoryview) -> Self:
+    @staticmethod
+    def from_bytes(engine: EngineState, image: bytes | bytearray | memoryview) -> CompiledModule:
         """Loads an image. Raises WasmtimeError if it is damaged, or made for another machine, version or Tunables."""
-        return cls(engine, CodeMemory.from_bytes(image, engine.custom_code_memory))
+        return CompiledModule(engine, CodeMemory.from_bytes(image, engine.custom_code_memory))
 
-    @classmethod
-    def from_file(cls, engine: EngineState, path: str | os.PathLike[str]) -> Self:
+    @staticmethod
+    def from_file(engine: EngineState, path: str | os.PathLike[str]) -> CompiledModule:
         """Maps an image from its file, which must not change while it is in use. Raises OSError or WasmtimeError."""
-        return cls(engine, CodeMemory.from_file(path, engine.custom_code_memory))
+        return CompiledModule(engine, CodeMemory.from_file(path, engine.custom_code_memory))
 
     def serialize(self) -> bytes:
         """The image, for `from_bytes` or a file."""
@@ -174,8 +178,10 @@ class CompiledModule:
             defined = x - self.num_imported_functions
             if defined >= 0:
                 t = info.functions[defined]
-                array_call = text + info.array_to_wasm[t].start
-                FUNC_REF.pack_into(out, at, array_call, text + info.function_range(defined).start, 0, shared_type(t))
+                trampoline = self.array_to_wasm(t)
+                assert trampoline is not None
+                wasm_call = text + self.function_entry(defined)
+                FUNC_REF.pack_into(out, at, text + trampoline.start, wasm_call, 0, shared_type(t))
             at += VMFuncRef.SIZE
         template = bytes(out)
         if shared:
@@ -187,6 +193,24 @@ class CompiledModule:
         if self._exports is None:
             self._exports = {e.name: (e.kind, e.index) for e in self.info.exports}
         return self._exports
+
+    # --- Where the code is --------------------------------------------------------------------------------------
+
+    def compiled_function(self, defined: int) -> int:
+        """The address of the code of a defined function."""
+        return self.engine_code.text_range().start.raw() + self.info.function_range(defined).start
+
+    def function_entry(self, defined: int) -> int:
+        """Where in the text to call a defined function. Valid for as long as the module."""
+        return self.info.function_range(defined).start
+
+    def function_range(self, defined: int) -> CodeRange | None:
+        """Where in the text the machine code of a defined function is; None while it has none."""
+        return self.info.function_range(defined)
+
+    def array_to_wasm(self, type_index: int) -> CodeRange | None:
+        """The code that lets the host call functions of a type; None if no function of that type escapes."""
+        return self.info.array_to_wasm.get(type_index)
 
     def wasm_to_array_offset(self, signature: int) -> int | None:
         """Where in the text the trampoline for calling host functions of a type (VMSharedTypeIndex) starts."""
@@ -210,23 +234,24 @@ class CompiledModule:
 
     def lookup_trap_code(self, text_offset: int) -> TrapKind | None:
         """What a fault of the instruction at an offset into the text means; None where none can happen."""
-        from wasmforge.compiler.tables import trap_table
+        return self.engine_code.module_memory_image_source().trap_at(text_offset)
 
-        data = self.engine_code.trap_data()
-        return trap_table.lookup(data, text_offset) if data else None
+    def position_at(self, text_offset: int) -> int | None:
+        """The position in the binary of the instruction that the code at an offset into the text belongs to."""
+        from wasmforge.compiler.tables import address_map
+
+        data = self.engine_code.address_map_data()
+        return address_map.lookup(data, text_offset) if data else None
 
     def frame_info(self, text_offset: int) -> FrameInfo | None:
         """What a backtrace says about a frame at an offset into the text; None for trampolines.
 
         For a return address pass the address minus one.
         """
-        from wasmforge.compiler.tables import address_map
-
-        defined = self.info.function_at(text_offset)
+        defined = self.func_by_text_offset(text_offset)
         if defined is None:
             return None
-        data = self.engine_code.address_map_data()
-        position = address_map.lookup(data, text_offset) if data else None
+        position = self.position_at(text_offset)
         index = self.num_imported_functions + defined
         return FrameInfo(
             index,

@@ -22,6 +22,7 @@ __all__ = [
     "MAP_FIXED",
     "MAP_NORESERVE",
     "MAP_PRIVATE",
+    "MAP_SHARED",
     "PAGE",
     "PROT_EXEC",
     "PROT_NONE",
@@ -39,6 +40,7 @@ PROT_READ: Final = mmap.PROT_READ
 PROT_WRITE: Final = mmap.PROT_WRITE
 PROT_EXEC: Final = mmap.PROT_EXEC
 MAP_PRIVATE: Final = mmap.MAP_PRIVATE
+MAP_SHARED: Final = mmap.MAP_SHARED
 MAP_ANONYMOUS: Final = mmap.MAP_ANONYMOUS
 MAP_FIXED: Final = 0x10
 MAP_NORESERVE: Final = 0x4000  # the mmap module does not name it before 3.13
@@ -79,12 +81,13 @@ def protect(address: int, length: int, protection: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
-def map_fixed(address: int, length: int, protection: int, fd: int, offset: int) -> None:
-    """Replaces pages of a mapping of ours by a private mapping of `fd` (-1: zeros). Raises OSError.
+def map_fixed(address: int, length: int, protection: int, fd: int, offset: int, *, shared: bool = False) -> None:
+    """Replaces pages of a mapping of ours by a private mapping of `fd` (-1: zeros), or a shared one, which shows what
+    is written to the file later. Raises OSError.
 
     The caller guarantees that the range lies inside a mapping that it owns: MAP_FIXED replaces whatever is there.
     """
-    flags = MAP_PRIVATE | MAP_FIXED | (MAP_ANONYMOUS | MAP_NORESERVE if fd < 0 else 0)
+    flags = (MAP_SHARED if shared else MAP_PRIVATE) | MAP_FIXED | (MAP_ANONYMOUS | MAP_NORESERVE if fd < 0 else 0)
     if _mmap(address, length, protection, flags, fd, offset) != address:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

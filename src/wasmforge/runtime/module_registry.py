@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from wasmforge.compiler.environ import Tunables
     from wasmforge.runtime.code import EngineCode, ModuleWithCode, StoreCode, StoreCodePC
-    from wasmforge.runtime.code_memory import CodeMemory
+    from wasmforge.runtime.code_memory import Code
     from wasmforge.runtime.compiled_module import CompiledModule, FrameInfo
     from wasmforge.runtime.native import Gates
 
@@ -27,7 +27,7 @@ MAX_FRAMES = 1024
 
 _lock = LOCK
 _starts: list[int] = []
-_ranges: dict[int, tuple[int, CodeMemory]] = {}
+_ranges: dict[int, tuple[int, Code]] = {}
 fault_kinds: dict[int, int] = {}
 """Trap codes that were found for faulting program counters, for `hooks`: programs that trap do it at few places. It is
 emptied whenever code goes, since other code may get its addresses."""
@@ -35,7 +35,7 @@ emptied whenever code goes, since other code may get its addresses."""
 _gates: Gates | None = None  # looked up once: at the end of the interpreter, when modules go, nothing can be imported
 
 
-def register_code(start: int, length: int, code: CodeMemory) -> None:
+def register_code(start: int, length: int, code: Code) -> None:
     """Announces executable text: `length` bytes at `start`, whose tables are those of `code`.
 
     From now on the signal handler takes a fault in the range for wasm's. Raises ValueError on overlap: two owners
@@ -57,7 +57,7 @@ def register_code(start: int, length: int, code: CodeMemory) -> None:
         insort(_starts, start)  # looked up again: a collection meanwhile may have removed others
 
 
-def unregister_code(start: int, code: CodeMemory) -> None:
+def unregister_code(start: int, code: Code) -> None:
     """Forgets the range that was registered at `start` for `code`. Nothing happens when it was not: text of length 0
     never is, nor what an exception kept from it."""
     with _lock:
@@ -73,7 +73,7 @@ def unregister_code(start: int, code: CodeMemory) -> None:
             fault_kinds.clear()
 
 
-def lookup_code(pc: int) -> tuple[CodeMemory, int] | None:
+def lookup_code(pc: int) -> tuple[Code, int] | None:
     """The code that a program counter lies in and the offset into its text, None outside all registered code."""
     with _lock:
         at = bisect_right(_starts, pc)

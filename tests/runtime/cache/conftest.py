@@ -13,6 +13,12 @@ from wasmforge.compiler import fingerprint
 from wasmforge.runtime import cache as cache_room
 
 
+@pytest.fixture(autouse=True)
+def ahead_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled lazily has no image to keep."""
+    monkeypatch.setattr(Engine, "_lazy", False)
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """Where the cache is; nothing is there yet."""

@@ -204,6 +204,7 @@ import sys
 from tests.runtime.cache.modules import hold_sources_steady
 hold_sources_steady()
 from wasmforge import Engine, Instance, Module, Store
+Engine._lazy = False
 store = Store(Engine())
 with open(sys.argv[1], "rb") as file:
     exports = Instance(store, Module(store.engine, file.read()), []).exports(store)

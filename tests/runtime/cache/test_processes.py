@@ -31,6 +31,7 @@ random.Random(seed).shuffle(numbers)
 for n in numbers:
     config = Config()
     config.strategy = "baseline"
+    Engine._lazy = False
     config._cache = CacheSettings(os.environ["WASMFORGE_CACHE"], size_limit=limit)
     # Every other module is large enough to be mapped, and to be killed in the middle of being written.
     module = Module(Engine(config), text_of(n, 300_000 * (n % 2)))

@@ -16,6 +16,9 @@ from typing import IO, Any
 
 import pytest
 
+from wasmforge.compiler.environ import StoreContext
+from wasmforge.runtime.native.signals import STOP_SIGNAL
+
 PRELUDE = """
 import os, signal, sys, threading
 import wasmforge.runtime.native as native
@@ -23,7 +26,10 @@ from tests.runtime.native.fake import Store, ft, note_exception, raise_trap
 from tests.runtime.native.guest import HOST, code
 from wasmforge.syntax.errors import WasmtimeError
 g = native.gates()
-g.set_hooks(on_trap=raise_trap, on_exception=note_exception)
+def stop(store):
+    raise KeyboardInterrupt
+g.set_hooks(on_trap=raise_trap, on_exception=note_exception, on_stop=stop)
+g.hook_stop()
 s = Store(code())
 s.set_import(0, lambda x: 1, HOST)
 I_I = ft("i", "i")
@@ -32,7 +38,7 @@ add(1, 2)
 def say(*words):
     print(*words, flush=True)
 say(*(g._image.address(n) for n in ("enter", "entry_window", "enter_ret", "gate_return_window", "gate_return_end",
-                                    "inject_window", "inject_end")))
+                                    "inject_window", "inject_end")), s.context)
 """
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -40,6 +46,7 @@ libc.ptrace.restype = ctypes.c_long
 libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 PEEKTEXT, POKETEXT, CONT, SINGLESTEP, GETREGS, SETREGS, ATTACH, DETACH = 1, 4, 7, 9, 12, 13, 16, 17
 RIP = 16
+SYS_TGKILL = 234
 
 
 def ptrace(request: int, pid: int, address: int = 0, data: Any = 0) -> int:
@@ -73,6 +80,7 @@ class Traced:
             "gate_return_end",
             "inject_window",
             "inject_end",
+            "context",
         )
         self.symbols = dict(zip(names, map(int, self.stdout.readline().split()), strict=True))
         self.pid = self.process.pid
@@ -131,6 +139,14 @@ class Traced:
         self._stopped(signal.SIGTRAP)
         return int(self.registers()[RIP])
 
+    def stop_and_release(self) -> None:
+        """Tells the store to stop, as `runtime/deadline.py` does, and lets the child go on: the signal arrives before
+        the next instruction."""
+        at = self.symbols["context"] + StoreContext.STOP
+        ptrace(POKETEXT, self.pid, at, (ptrace(PEEKTEXT, self.pid, at) & ~0xFFFF_FFFF) | 1)
+        assert libc.syscall(SYS_TGKILL, self.pid, self.pid, int(STOP_SIGNAL)) == 0
+        ptrace(DETACH, self.pid)
+
     def release(self, number: int = 0) -> None:
         """Lets the child go on, with a signal."""
         ptrace(DETACH, self.pid, 0, number)
@@ -156,23 +172,36 @@ def traced(child_environment: dict[str, str]) -> Iterator[Callable[[str], Traced
         child.close()
 
 
+KINDS = ("interrupt", "stop")
+
+
 def step_through(
-    child: Traced, address: int, steps: int, finish: Callable[[], None], start: Callable[[], None] | None = None
+    child: Traced,
+    address: int,
+    steps: int,
+    finish: Callable[[], None],
+    start: Callable[[], None] | None = None,
+    kind: str = "interrupt",
 ) -> set[int]:
-    """SIGINT after 0, 1, 2, ... instructions from `address`; the program counters that were met."""
+    """SIGINT, or the signal of a deadline, after 0, 1, 2, ... instructions from `address`; the program counters that
+    were met."""
     met = set()
     for n in range(steps):
         child.run_to(address, start or child.go)
         for _ in range(n):
             child.step()
         met.add(int(child.registers()[RIP]))
-        child.release(signal.SIGINT)
+        if kind == "stop":
+            child.stop_and_release()
+        else:
+            child.release(signal.SIGINT)
         finish()
     return met
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flags", [0, 1])
-def test_signal_at_every_instruction_of_the_entry(traced: Callable[[str], Traced], flags: int) -> None:
+def test_signal_at_every_instruction_of_the_entry(traced: Callable[[str], Traced], flags: int, kind: str) -> None:
     child = traced(f"""
 endless = s.function("endless", I_I, {flags})
 for _ in sys.stdin:
@@ -185,16 +214,17 @@ for _ in sys.stdin:
     def finish() -> None:
         assert child.line() == "interrupted True"
 
-    met = step_through(child, child.symbols["enter"], 32, finish)
+    met = step_through(child, child.symbols["enter"], 34, finish, kind=kind)
     window = [pc for pc in met if child.symbols["entry_window"] <= pc < child.symbols["enter_ret"]]
-    assert len(window) == 4, "every instruction of the window"
+    assert len(window) == 6, "every instruction of the window"
     assert any(not child.symbols["enter"] <= pc < child.symbols["inject_end"] for pc in met), "and into wasm"
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flags", [0, 1])
 @pytest.mark.parametrize("what", ["host", "memory_move", "builtin"])
 def test_signal_at_every_instruction_of_the_return_from_a_gate(
-    traced: Callable[[str], Traced], what: str, flags: int
+    traced: Callable[[str], Traced], what: str, flags: int, kind: str
 ) -> None:
     """The host call or builtin returns to a function that calls it once more: its return is the one stopped at."""
     child = traced(f"""
@@ -220,19 +250,20 @@ for _ in sys.stdin:
     def finish() -> None:
         assert child.line() == "interrupted True"
 
-    met = step_through(child, child.symbols["gate_return_window"] - 3, 14, finish)
+    met = step_through(child, child.symbols["gate_return_window"] - 3, 17, finish, kind=kind)
     window = [pc for pc in met if child.symbols["gate_return_window"] <= pc < child.symbols["gate_return_end"]]
-    assert len(window) == 6, "every instruction of the window"
+    assert len(window) == 9, "every instruction of the window"
 
 
-def test_second_signal_at_every_instruction_of_the_resumption(traced: Callable[[str], Traced]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_signal_at_every_instruction_of_the_resumption(traced: Callable[[str], Traced], kind: str) -> None:
     """The first signal's handler returns; the second arrives while the interrupted wasm is about to be resumed."""
-    child = traced("""
+    child = traced(f"""
 hits = 0
 def handler(number, frame):
     global hits
     hits += 1
-    if hits % 2 == 0:
+    if hits % 2 == 0 and {kind!r} == "interrupt":
         raise KeyboardInterrupt
 signal.signal(signal.SIGINT, handler)
 g.hook_signals()
@@ -257,9 +288,9 @@ for _ in sys.stdin:
     def finish() -> None:
         assert child.line() == "interrupted True"
 
-    met = step_through(child, child.symbols["inject_window"], 8, finish, start)
+    met = step_through(child, child.symbols["inject_window"], 10, finish, start, kind)
     window = [pc for pc in met if child.symbols["inject_window"] <= pc < child.symbols["inject_end"]]
-    assert len(window) == 4, "every instruction of the window"
+    assert len(window) == 7, "every instruction of the window"
 
 
 def test_results_survive_a_signal_at_every_instruction_of_the_return(traced: Callable[[str], Traced]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-__all__ = ["compile_module"]
+__all__ = ["check_supported", "compile_module"]
 
 _ALIGNMENT: Final = 16
 
@@ -40,11 +40,7 @@ def compile_module(
     process. `progress` is called with the instructions compiled so far and in all. Raises `WasmtimeError` when the
     module asks for something that is not supported or cannot be compiled.
     """
-    for name in ("debug_guest", "consume_fuel", "epoch_interruption"):
-        if getattr(tunables, name):
-            raise WasmtimeError(f"the baseline compiler does not support {name} yet")
-    if facts.uses_vectors:
-        raise UnsupportedFeatureError(SIMD, 0)
+    check_supported(facts, tunables)
     func_refs = sorted(facts.escaping)
     canonical = canonical_types(module.types)
     context = Context(module, func_refs, tunables)
@@ -63,6 +59,15 @@ def compile_module(
             progress(done, total)
     text.resolve(context.imported_functions)
     return link(module, func_refs, [text.chunk()], canonical, tunables)
+
+
+def check_supported(facts: ModuleValidation, tunables: Tunables) -> None:
+    """Raises `WasmtimeError` for modules that this compiler cannot compile, and settings that it cannot follow."""
+    for name in ("debug_guest", "consume_fuel", "epoch_interruption"):
+        if getattr(tunables, name):
+            raise WasmtimeError(f"the baseline compiler does not support {name} yet")
+    if facts.uses_vectors:
+        raise UnsupportedFeatureError(SIMD, 0)
 
 
 class _Text:

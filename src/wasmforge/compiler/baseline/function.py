@@ -43,6 +43,30 @@ class CompiledFunction:
         self.call_targets = call_targets
         self.rows = rows
 
+    def placed(self, distance: int, imported: int) -> bytes:
+        """The code with its calls going through slots: for a place `distance` bytes before the slot of the first
+        function that is not imported, of which there are `imported`. Needs a context with `slots`."""
+        out = bytearray(self.code)
+        places = self.call_places
+        targets = self.call_targets
+        first: i64 = distance - 8 * imported - 4
+        n: i64 = len(places)
+        i: i64 = 0
+        byte: int
+        while i < n:
+            place: i64 = places[i]
+            value: i64 = first + 8 * targets[i] - place
+            byte = value & 0xFF
+            out[place] = byte
+            byte = value >> 8 & 0xFF
+            out[place + 1] = byte
+            byte = value >> 16 & 0xFF
+            out[place + 2] = byte
+            byte = value >> 24 & 0xFF
+            out[place + 3] = byte
+            i += 1
+        return bytes(out)
+
 
 class Compiler:
     """Compiles functions of one module, one after the other. Not for several threads at once."""

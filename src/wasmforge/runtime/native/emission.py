@@ -99,6 +99,7 @@ def _constants() -> dict[str, int]:
         table[f"RawType.{name.upper()}"] = t | RAW_KEY
     table["Environ.AREAS_SIZE"] = environ.StoreContext.SIZE - environ.StoreContext.OVERFLOW_AREA
     table["Environ.FREE_INTS"] = FREE_INTS
+    table["Environ.OVERFLOW_SIZE"] = environ.StoreContext.RESULTS_AREA - environ.StoreContext.OVERFLOW_AREA
     table["Environ.MAX_BACKTRACE"] = MAX_BACKTRACE
     table["TrapKind.STACK_OVERFLOW"] = int(TrapKind.STACK_OVERFLOW)
     table["TrapKind.MEMORY_OUT_OF_BOUNDS"] = int(TrapKind.MEMORY_OUT_OF_BOUNDS)

@@ -10,9 +10,9 @@ Invariants
 - The only instruction of the gates that writes to the wasm stack is `entry_call`. It may hit the guard when a nested
   entry begins at the very end of the stack; the fault handler knows its address and takes rbp as the entry frame.
 - A signal may come at every instruction. Before `entry_window` and from `enter_ret` on, the handler only sets
-  `pending`. In [entry_window, enter_ret) it also moves the program counter back to `entry_window`: everything there
-  can be done again (rsp is reloaded, registers are only read), so the flag is always tested after the last signal
-  before wasm runs.
+  `pending`, or STOP of the store. In [entry_window, enter_ret) it also moves the program counter back to
+  `entry_window`: everything there can be done again (rsp is reloaded, registers are only read), so both are always
+  tested after the last signal before wasm runs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ enter:              ; rdi array_call, rsi callee_vmctx, rdx values, rcx count, r
 entry_window:
   cmp dword ptr [rip + pending], 0
   jne entry_pending
-entry_switch:
+entry_test:
+  cmp dword ptr [r9 + <StoreContext.STOP>], 0
+  jne entry_stop
   mov rsp, [r9 + <StoreContext.WASM_SP>]
 .hidden entry_call
 .globl entry_call
@@ -79,10 +81,11 @@ enter_exit:         ; eax is the outcome (0 returned, 1 trapped, 2 exception), r
   ret
 
 entry_pending:      ; a signal waits for its Python handler; only the main thread runs those
-  lea rsp, [rbp + <EntryFrame.LOW>]
   mov r10, qword ptr fs:[0]
   cmp r10, [rip + main_thread]
-  jne entry_switch
+  jne entry_test
+entry_stop:
+  lea rsp, [rbp + <EntryFrame.LOW>]
   push rax
   push rdi
   push rdx

@@ -73,6 +73,10 @@ gate_return:        ; rbp is the gate frame
 gate_return_window:
   cmp dword ptr [rip + pending], 0
   jne gate_pending
+gate_return_test:
+  mov rax, [r11 + <GateFrame.CONTEXT>]
+  cmp dword ptr [rax + <StoreContext.STOP>], 0
+  jne gate_stop
   mov rax, [r11 + <GateFrame.RESULT>]
   mov rsp, [r11 + <GateFrame.WASM_SP>]
   mov rbp, [r11]
@@ -82,12 +86,13 @@ gate_return_window:
 gate_return_end:
 
 gate_pending:       ; r11 is the gate frame; rsp and rbp are those of either side
+  mov rax, qword ptr fs:[0]
+  cmp rax, [rip + main_thread]
+  jne gate_return_test    ; the signal is for the main thread
+gate_stop:
   mov rbp, r11
   lea rsp, [rbp + <GateFrame.LOW>]
   mov rdi, [rbp + <GateFrame.CONTEXT>]
-  mov rax, qword ptr fs:[0]
-  cmp rax, [rip + main_thread]
-  jne gate_return_now
   mov rax, [rbp + <GateFrame.WASM_SP>]
   sub rax, 8
   mov [rdi + <StoreContext.WASM_SP>], rax
@@ -110,11 +115,6 @@ gate_out_of_order:
   mov rdi, r11
   call explain_out_of_order
   jmp gate_unwind
-gate_return_now:    ; another thread than the main one: the signal is not ours
-  mov rax, [rbp + <GateFrame.RESULT>]
-  mov rsp, [rbp + <GateFrame.WASM_SP>]
-  mov rbp, [rbp]
-  ret
 
 builtin_trap:       ; edi kind. Does not return, so it needs no frame: rbp is still the trapping function's
   mov r11, [r13 + <VMContextOffsets.STORE_CONTEXT>]

@@ -28,6 +28,9 @@ __all__ = ["CallTarget", "Gates", "gates"]
 _METH_NOARGS: Final = 0x04
 _METH_FASTCALL: Final = 0x80
 
+STOP_SLOTS: Final = 65536
+"""Threads with deadlines at a time."""
+
 
 class _MethodDefinition(ctypes.Structure):
     """CPython's PyMethodDef."""
@@ -73,6 +76,7 @@ class Gates:
         self._new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
         self._lost_definition = _MethodDefinition(b"hooks_lost", image.address("hooks_lost"), _METH_NOARGS, None)
         self._signals = SignalHooks(image, self._new_function(ctypes.addressof(self._lost_definition), None, None))
+        self._stop_slots: ctypes.Array[ctypes.c_uint64] | None = None
         os.register_at_fork(after_in_child=self._after_fork_in_child)
 
     def _tell_int_layout(self) -> None:
@@ -87,15 +91,20 @@ class Gates:
         self._threads.after_fork_in_child()
 
     def _range_table(self, symbol: str) -> RangeTable:
+        address = self._reserve(16 + 16 * RangeTable.CAPACITY)
+        ctypes.c_uint64.from_address(self._image.address(symbol)).value = address
+        return RangeTable(address)
+
+    @staticmethod
+    def _reserve(size: int) -> int:
+        """Zeros for ever. Address space only: a page is used when it is written."""
         libc = ctypes.CDLL(None, use_errno=True)
         libc.mmap.restype = ctypes.c_void_p
         libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-        # Address space only: a page is used when its slots are.
-        address = libc.mmap(None, 16 + 16 * RangeTable.CAPACITY, 3, 0x2 | 0x20 | 0x4000, -1, 0)
+        address: int | None = libc.mmap(None, size, 3, 0x2 | 0x20 | 0x4000, -1, 0)
         if address is None or address == 2**64 - 1:
-            raise WasmtimeError("no memory for the table of registered ranges")
-        ctypes.c_uint64.from_address(self._image.address(symbol)).value = address
-        return RangeTable(address)
+            raise WasmtimeError("no memory for the tables of the gates")
+        return address
 
     def make_callable(
         self, name: str, descriptor: int, keep_alive: object, doc: str | None = None
@@ -130,6 +139,7 @@ class Gates:
         *,
         on_trap: Callable[[int, int, int, tuple[int, ...], int], None] | None = None,
         on_exception: Callable[[int, BaseException, tuple[int, ...], int], None] | None = None,
+        on_stop: Callable[[int], None] | None = None,
         box_ref: Callable[[int, int, int], object] | None = None,
         unbox_ref: Callable[[int, int, Any], int] | None = None,
     ) -> None:
@@ -137,6 +147,7 @@ class Gates:
         hooks: dict[str, Callable[..., object] | None] = {
             "hook_on_trap": on_trap,
             "hook_on_exception": on_exception,
+            "hook_on_stop": on_stop,
             "hook_box_ref": box_ref,
             "hook_unbox_ref": unbox_ref,
         }
@@ -188,6 +199,21 @@ class Gates:
         if self._signals.lost():
             with self._lock:
                 self._signals.hook()
+
+    def hook_stop(self) -> None:
+        """Puts the handler of the signal that ends deadlines in front; a microsecond when it is there."""
+        with self._lock:
+            self._signals.hook_stop()
+
+    def stop_slots(self) -> ctypes.Array[ctypes.c_uint64]:
+        """The words that timers point to, one a thread with a deadline: the address of the store context to stop, or
+        0. Mapped at the first call, and never freed, since a signal may be under way."""
+        if self._stop_slots is None:
+            address = self._reserve(8 * STOP_SLOTS)
+            self._stop_slots = (ctypes.c_uint64 * STOP_SLOTS).from_address(address)
+            ctypes.c_uint64.from_address(self._image.address("stop_slots_size")).value = 8 * STOP_SLOTS
+            ctypes.c_uint64.from_address(self._image.address("stop_slots")).value = address
+        return self._stop_slots
 
 
 _gates: Gates | None = None

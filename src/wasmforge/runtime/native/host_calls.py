@@ -253,6 +253,33 @@ failed:
 
 ; A builtin written in Python: callable(vmctx, *arguments), all unsigned; the result, if any, is an i64 into `result`.
 define hidden i32 @builtin_call(i32 %index, i64 %vmctx, ptr %arguments, ptr %result, ptr %context) nounwind {
+  %index.64 = zext i32 %index to i64
+  %keeps.at = getelementptr i8, ptr @builtin_keeps_overflow, i64 %index.64
+  %keeps = load i8, ptr %keeps.at
+  %plain = icmp eq i8 %keeps, 0
+  br i1 %plain, label %call, label %keep, !prof !likely
+call:
+  %status = call i32 @call_builtin(i32 %index, i64 %vmctx, ptr %arguments, ptr %result, ptr %context)
+  ret i32 %status
+keep:
+  %status.kept = call i32 @call_builtin_keeping_overflow(i32 %index, i64 %vmctx, ptr %arguments, ptr %result,
+      ptr %context)
+  ret i32 %status.kept
+}
+
+; The caller of the callee-to-be has written the overflow area already. It is saved before anything of Python can run:
+; the first bytecode of a Python function may start a collection, and that a finaliser which enters wasm of this store.
+define internal i32 @call_builtin_keeping_overflow(i32 %index, i64 %vmctx, ptr %arguments, ptr %result,
+    ptr %context) noinline nounwind {
+  %saved = alloca [<Environ.OVERFLOW_SIZE> x i8], align 16
+  %live = getelementptr i8, ptr %context, i64 <StoreContext.OVERFLOW_AREA>
+  call ptr @memmove(ptr %saved, ptr %live, i64 <Environ.OVERFLOW_SIZE>)
+  %status = call i32 @call_builtin(i32 %index, i64 %vmctx, ptr %arguments, ptr %result, ptr %context)
+  call ptr @memmove(ptr %live, ptr %saved, i64 <Environ.OVERFLOW_SIZE>)
+  ret i32 %status
+}
+
+define internal i32 @call_builtin(i32 %index, i64 %vmctx, ptr %arguments, ptr %result, ptr %context) nounwind {
   %array = alloca [8 x ptr], align 16
   %released = call i1 @take_gil(ptr %context)
   %index.64 = zext i32 %index to i64
@@ -342,13 +369,16 @@ TEXTS: Final = {
 
 
 def _tables() -> str:
-    """What `builtin_call` needs to know of each builtin: the number of parameters and which of them are i32."""
+    """What `builtin_call` needs to know of each builtin: the number of parameters, which of them are i32, and whether
+    the overflow area must survive it."""
     counts = ", ".join(f"i8 {len(b.params)}" for b in BUILTINS)
     masks = ", ".join(f"i8 {sum(1 << i for i, t in enumerate(b.params) if t == I32)}" for b in BUILTINS)
+    keeps = ", ".join(f"i8 {int(b.keeps_overflow)}" for b in BUILTINS)
     n = len(BUILTINS)
     return (
         f"@builtin_callables = hidden global [{n} x ptr] zeroinitializer\n"
         f"@builtin_counts = private constant [{n} x i8] [{counts}]\n"
+        f"@builtin_keeps_overflow = private constant [{n} x i8] [{keeps}]\n"
         f"@builtin_i32_masks = private constant [{n} x i8] [{masks}]\n"
     )
 

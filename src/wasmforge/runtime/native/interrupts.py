@@ -1,6 +1,7 @@
-"""Ctrl-C while wasm runs: the handler in front of CPython's, and the call that it injects at the interrupted
-instruction. Loops pay nothing. `signals.py` installs the handler; the windows it rewinds belong to `entry.py` and
-`exits.py`.
+"""Ctrl-C and deadlines while wasm runs: the signal handlers, and the call that they inject at the interrupted
+instruction. Loops pay nothing. `signals.py` installs the handlers; the windows that they rewind belong to `entry.py`
+and `exits.py`. `on_interrupt` stands in front of CPython's handlers; `on_stop` serves `runtime/deadline.py`, on any
+thread, and marks the store (STOP) instead of setting `pending`.
 
 What the handler does on the main thread, after CPython's own handler has noted the signal and `pending` is set:
 - In registered wasm code it copies the whole signal frame (all registers, with the vector state in the size the kernel
@@ -42,6 +43,10 @@ inject:             ; rbp: a GateFrame whose RETURN_ADDRESS is the interrupted p
 .globl inject_window
 inject_window:      ; rsp and rbp do not change in here, so it can begin again
   cmp dword ptr [rip + pending], 0
+  jne inject_pending
+inject_test:
+  mov rax, [rbp + <GateFrame.CONTEXT>]
+  cmp dword ptr [rax + <StoreContext.STOP>], 0
   jne inject
   mov eax, 15       ; rt_sigreturn takes the frame at rsp
   syscall
@@ -49,6 +54,11 @@ inject_window:      ; rsp and rbp do not change in here, so it can begin again
 .globl inject_end
 inject_end:
   ud2
+inject_pending:     ; only the main thread runs Python's signal handlers
+  mov rax, qword ptr fs:[0]
+  cmp rax, [rip + main_thread]
+  je inject
+  jmp inject_test
 """
 
 # Offsets into the kernel's struct ucontext (arch/x86/include/uapi/asm/sigcontext.h) and its x87/SSE area.
@@ -57,18 +67,50 @@ IR: Final = """
 @kicked = hidden global i64 0             ; bit n: another thread passed signal n on to the main thread
 @main_thread = hidden global i64 0        ; its thread pointer
 @thread_generation = hidden global i64 0  ; see calls.py
+@stop_slots = hidden global ptr null      ; one word a thread: the store context to stop, see `runtime/deadline.py`
+@stop_slots_size = hidden global i64 0    ; bytes
 @inject = external hidden global i8
 @inject_window = external hidden global i8
 @inject_end = external hidden global i8
 
-; Runs Python's signal handlers. WASM_SP and LAST_EXIT_FP are valid, the thread is the main one. 0: go on. Else an
-; exception is set and the GIL is held.
+; Runs Python's signal handlers, if this is the main thread, and the hook on_stop, if the store was told to stop.
+; WASM_SP and LAST_EXIT_FP are valid. 0: go on. Else an exception is set and the GIL is held.
 define hidden i32 @check_signals(ptr %context) noinline nounwind {
+  %arguments = alloca [2 x ptr]
   %released = call i1 @take_gil(ptr %context)
+  %me = call ptr @llvm.thread.pointer()
+  %me.word = ptrtoint ptr %me to i64
+  %main = load i64, ptr @main_thread
+  %is.main = icmp eq i64 %me.word, %main
+  br i1 %is.main, label %signals, label %stop
+signals:
   store atomic i32 0, ptr @pending seq_cst, align 4
   %status = call i32 @PyErr_CheckSignals()
   %fine = icmp eq i32 %status, 0
-  br i1 %fine, label %ok, label %raised
+  br i1 %fine, label %stop, label %raised
+stop:
+  %stop.at = getelementptr i8, ptr %context, i64 <StoreContext.STOP>
+  %wanted = atomicrmw xchg ptr %stop.at, i32 0 seq_cst
+  %stopped = icmp ne i32 %wanted, 0
+  %hook = load ptr, ptr @hook_on_stop
+  %has.hook = icmp ne ptr %hook, null
+  %asked = and i1 %stopped, %has.hook
+  br i1 %asked, label %ask, label %ok
+ask:
+  %store = load.field i64, ptr %context, <StoreContext.STORE>
+  %object = call ptr @PyLong_FromUnsignedLong(i64 %store)
+  %no.object = icmp eq ptr %object, null
+  br i1 %no.object, label %raised, label %call
+call:
+  %first = getelementptr ptr, ptr %arguments, i64 1
+  store ptr %object, ptr %first
+  %result = call ptr @PyObject_Vectorcall(ptr %hook, ptr %first, i64 -9223372036854775807, ptr null)
+  call void @Py_DecRef(ptr %object)
+  %failed = icmp eq ptr %result, null
+  br i1 %failed, label %raised, label %answered
+answered:
+  call void @Py_DecRef(ptr %result)
+  br label %ok
 ok:
   call void @give_gil(ptr %context, i1 %released)
   ret i32 0
@@ -131,6 +173,13 @@ note:
   br label %noted
 noted:
   store atomic i32 1, ptr @pending seq_cst, align 4
+  call void @divert(ptr %uc, i32 0)
+  ret void
+}
+
+; Makes the interrupted thread look at `pending` and STOP before wasm goes on, if it is in wasm or about to be. `stop` is
+; added to STOP of the store that runs, which may be another one than that of the deadline.
+define internal void @divert(ptr %uc, i32 %stop) noinline nounwind {
   %rip.at = getelementptr i8, ptr %uc, i64 168
   %rip = load i64, ptr %rip.at
   %in.entry = call i1 @between(i64 %rip, ptr @entry_window, ptr @enter_ret)
@@ -142,7 +191,7 @@ injected:
   %in.inject = call i1 @between(i64 %rip, ptr @inject_window, ptr @inject_end)
   br i1 %in.inject, label %rewind, label %wasm
 rewind:
-  %target = phi ptr [@entry_window, %noted], [@gate_return_window, %gate], [@inject_window, %injected]
+  %target = phi ptr [@entry_window, %0], [@gate_return_window, %gate], [@inject_window, %injected]
   %target.word = ptrtoint ptr %target to i64
   store i64 %target.word, ptr %rip.at
   ret void
@@ -160,6 +209,8 @@ divert:
   %entry.pointer = inttoptr i64 %entry to ptr
   %context = load.field ptr, ptr %entry.pointer, <EntryFrame.CONTEXT>
   %host.sp = load.field i64, ptr %context, <StoreContext.HOST_SP>
+  %stop.at = getelementptr i8, ptr %context, i64 <StoreContext.STOP>
+  %old.stop = atomicrmw or ptr %stop.at, i32 %stop seq_cst
   ; The gate frame.
   %frame = sub i64 %host.sp, <GateFrame.TOP>
   %frame.pointer = inttoptr i64 %frame to ptr
@@ -189,6 +240,42 @@ divert:
   store i64 ptrtoint (ptr @inject to i64), ptr %rip.at
   store i64 %uc.copy, ptr %rsp.at
   store i64 %frame, ptr %rbp.at
+  ret void
+}
+
+; A timer of `runtime/deadline.py` went off on this thread (SI_TIMER; its value points to the slot that names the store
+; to be stopped), or somebody who has set STOP of a store wants its thread to look (SI_TKILL).
+; THREAT: a timer of somebody else, or a signal that was under way when its deadline was taken back, must not write
+; anywhere: only addresses of slots are taken, and a slot is emptied, on this very thread, before its store may go.
+define hidden void @on_stop(i32 %signal, ptr %info, ptr %uc) nounwind {
+  %code = load.field i32, ptr %info, 8
+  %is.timer = icmp eq i32 %code, -2
+  br i1 %is.timer, label %timer, label %other
+timer:
+  %value = load.field i64, ptr %info, 24
+  %slots = load ptr, ptr @stop_slots
+  %slots.word = ptrtoint ptr %slots to i64
+  %offset = sub i64 %value, %slots.word
+  %size = load i64, ptr @stop_slots_size
+  %ours = icmp ult i64 %offset, %size
+  br i1 %ours, label %slot, label %foreign
+slot:
+  %slot.pointer = inttoptr i64 %value to ptr
+  %context = load ptr, ptr %slot.pointer
+  %empty = icmp eq ptr %context, null
+  br i1 %empty, label %look, label %mark
+mark:
+  %stop.at = getelementptr i8, ptr %context, i64 <StoreContext.STOP>
+  store atomic i32 1, ptr %stop.at seq_cst, align 4
+  br label %look
+other:
+  %is.kick = icmp eq i32 %code, -6
+  br i1 %is.kick, label %look, label %foreign
+look:
+  call void @divert(ptr %uc, i32 1)
+  ret void
+foreign:
+  %ignored = call i1 @chain(i32 %signal, ptr %info, ptr %uc)
   ret void
 }
 """

@@ -234,6 +234,9 @@ none:
 FAULT_SIGNALS: Final = (signal.SIGSEGV, signal.SIGBUS)
 INTERRUPT_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 """Signals whose Python handlers shall run while wasm runs; hooked only while some handler function is installed."""
+STOP_SIGNAL: Final = signal.SIGURG
+"""What deadlines use. Ignored unless somebody handles it, so that one too many does no harm, also after our handler was
+taken away or in a child process; whoever handles it expects to be called without need (urgent data is no queue)."""
 
 
 def _hooks_lost() -> str:
@@ -278,6 +281,7 @@ _SA_SIGINFO: Final = 0x4
 _SA_ONSTACK: Final = 0x08000000
 _SA_NODEFER: Final = 0x40000000
 _SA_RESETHAND: Final = 0x80000000
+_SA_RESTART: Final = 0x10000000
 
 
 class SignalHooks:
@@ -291,7 +295,8 @@ class SignalHooks:
         self._previous = image.address("previous_handlers")
         self._handlers = {s: image.address("on_fault") for s in FAULT_SIGNALS}
         self._handlers.update({s: image.address("on_interrupt") for s in INTERRUPT_SIGNALS})
-        self._chains: dict[int, list[bytes]] = {s: [] for s in self._handlers}
+        self._stop_handler = image.address("on_stop")
+        self._chains: dict[int, list[bytes]] = {s: [] for s in (*self._handlers, STOP_SIGNAL)}
         # Old tables are kept: a handler on another thread may still read one. They change only when somebody else
         # installs a handler.
         self._tables: list[ctypes.Array[ctypes.c_char]] = []
@@ -308,6 +313,13 @@ class SignalHooks:
             if current == handler or (current < 2 and number in INTERRUPT_SIGNALS):
                 continue
             self._install(number, handler, buffer.raw)
+
+    def hook_stop(self) -> None:
+        """Puts the handler of STOP_SIGNAL in front, if it is not there."""
+        buffer = self._buffer
+        self._sigaction(STOP_SIGNAL, None, buffer)
+        if int.from_bytes(buffer.raw[:8], "little") != self._stop_handler:
+            self._install(STOP_SIGNAL, self._stop_handler, buffer.raw)
 
     def _install(self, number: int, handler: int, previous: bytes) -> None:
         # Somebody who disables and enables the same handler again must not make the chain longer.
@@ -326,6 +338,8 @@ class SignalHooks:
             flags.value = _SA_SIGINFO | _SA_ONSTACK | _SA_NODEFER
         else:
             flags.value = (flags.value | _SA_SIGINFO | _SA_ONSTACK) & ~_SA_RESETHAND
+            if number == STOP_SIGNAL:
+                flags.value &= ~_SA_RESTART  # a system call that waits shall end
         if self._sigaction(number, action, None) != 0:
             raise WasmtimeError(f"cannot install a handler for signal {number}: error {ctypes.get_errno()}")
 

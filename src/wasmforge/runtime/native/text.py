@@ -88,7 +88,14 @@ DATA_IMPORTS: Final = (
     "_Py_NoneStruct",
 )
 
-HOOKS: Final = ("hook_on_trap", "hook_on_exception", "hook_new_thread", "hook_box_ref", "hook_unbox_ref")
+HOOKS: Final = (
+    "hook_on_trap",
+    "hook_on_exception",
+    "hook_on_stop",
+    "hook_new_thread",
+    "hook_box_ref",
+    "hook_unbox_ref",
+)
 """Globals that hold the `PyObject *` of the runtime's callables; `Gates` keeps the references."""
 
 ROOTS: Final = (
@@ -103,6 +110,7 @@ ROOTS: Final = (
     "record_at_entry",
     "on_fault",
     "on_interrupt",
+    "on_stop",
     "thread_exit",
 )
 """Functions that only assembly or the loader refers to."""

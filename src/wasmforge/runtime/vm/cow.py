@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from wasmforge.compiler.info import MemoryImage as ImageRange
-    from wasmforge.runtime.code_memory import CodeMemory
+    from wasmforge.runtime.code_memory import Code
     from wasmforge.runtime.vm.memory import LinearMemory
 
 __all__ = ["MemoryImage", "ModuleMemoryImages"]
@@ -51,7 +51,7 @@ class ModuleMemoryImages:
 
     __slots__ = ("_code", "_lock", "_memfd", "_ranges")
 
-    def __init__(self, code: CodeMemory, ranges: Mapping[int, ImageRange]) -> None:
+    def __init__(self, code: Code, ranges: Mapping[int, ImageRange]) -> None:
         self._code = code
         self._ranges = ranges
         self._memfd: FileSource | None = None

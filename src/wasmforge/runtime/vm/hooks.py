@@ -4,7 +4,6 @@ connects them once a process; `EngineState.gates` does that before anything runs
 
 from __future__ import annotations
 
-from wasmforge.compiler.image import TRAP_SECTION
 from wasmforge.runtime.module_registry import fault_kinds, lookup_code
 from wasmforge.runtime.native import gates
 from wasmforge.runtime.store import _stores, store_of_id
@@ -74,12 +73,9 @@ def _trap_of_fault(pc: int) -> int:
     Threat: a fault at an instruction that may not fault means that compiled code computed a wrong address, and what it
     did before is unknown. It must not look like an ordinary trap, after which programs go on.
     """
-    from wasmforge.compiler.tables import trap_table
-
     found = lookup_code(pc)
     code, offset = found if found is not None else (None, 0)
-    section = b"" if code is None else code.section(TRAP_SECTION)
-    kind = trap_table.lookup(section, offset) if section else None
+    kind = None if code is None else code.trap_at(offset)
     if kind is None:
         raise SystemError(f"wasmforge: compiled code faulted at text offset {offset:#x}, where nothing may fault")
     fault_kinds[pc] = kind

@@ -41,10 +41,16 @@ def _elem_drop(vmctx: int, segment: int) -> None:
     instance_of(vmctx).segments[segment] = NO_WORDS
 
 
+def _compile_function(vmctx: int, defined: int) -> int:
+    """The first call of a function: the address of its code. Raises what the compiler raises."""
+    return instance_of(vmctx).module.compiled_function(defined)
+
+
 BUILTIN_FUNCTIONS: Final[dict[str, Callable[..., int | None]]] = {
     "memory_grow": _memory_grow,
     "table_grow": _table_grow,
     "table_fill": _table_fill,
     "table_init": _table_init,
     "elem_drop": _elem_drop,
+    "compile_function": _compile_function,
 }

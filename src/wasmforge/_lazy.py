@@ -1,0 +1,107 @@
+"""Modules that are compiled while they run: joins the baseline compiler with the runtime's `LazyModule`. `Module` comes
+here for every strategy but `llvm`.
+
+What stays in memory of a module is its record and the bodies of its functions, not the binary: later tiers and
+`Module.serialize` compile from the bodies.
+"""
+
+from __future__ import annotations
+
+from wasmforge.binary import decode
+from wasmforge.compiler.baseline import Compiler, Context
+from wasmforge.compiler.baseline.compile import check_supported
+from wasmforge.compiler.baseline.first_call import ENTRY_SIZE, FIRST_CALL, first_call_stub, linkage
+from wasmforge.compiler.baseline.trampolines import array_to_wasm, wasm_to_array
+from wasmforge.compiler.description import describe, lay_out_data
+from wasmforge.runtime.lazy_module import LazyModule
+from wasmforge.validation import validate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+    from wasmforge.compiler.baseline import CompiledFunction
+    from wasmforge.compiler.environ import Tunables
+    from wasmforge.runtime.engine_state import EngineState
+    from wasmforge.syntax.module import Module
+    from wasmforge.validation import ModuleValidation
+
+__all__ = ["LazyFunctions", "load"]
+
+CODE_LIMIT: Final = 1 << 30
+"""Bytes of text: relative 32-bit distances reach 2 GiB."""
+
+_ROOM: Final = 32
+"""Bytes of address space a byte of wasm, where 1.5 are used: for optimised copies, and for functions that take more."""
+
+_WIDE: Final = 16
+"""With signatures of more values a call of two bytes takes hundreds, and no estimate holds."""
+
+
+def load(engine: EngineState, wasm: bytes, compile_all: Callable[[Module, ModuleValidation], bytes]) -> LazyModule:
+    """Decodes and validates a binary. `compile_all` makes an image of it, for `serialize`. Raises WasmtimeError when it
+    is no valid module, or asks for what the baseline compiler cannot do."""
+    module = decode(wasm)
+    facts = validate(module, engine.tunables.features)
+    check_supported(facts, engine.tunables)
+    functions = LazyFunctions(module, facts, engine.tunables, compile_all)
+    info = describe(module, functions.func_refs)
+    data, pages = lay_out_data(module, info, engine.tunables)
+    names = module.names.functions if module.names else {}
+    return LazyModule(engine, info, functions, _capacity(module), data=data, pages=pages, names=names)
+
+
+def _capacity(module: Module) -> int:
+    """Bytes of address space for the machine code of a module."""
+    if any(len(t.params) > _WIDE or len(t.results) > _WIDE for t in module.types):
+        return CODE_LIMIT
+    size = sum(len(body.code) + 64 for body in module.code)
+    return min(CODE_LIMIT, (1 << 20) + 512 * len(module.types) + _ROOM * size)
+
+
+class LazyFunctions:
+    """The runtime's `FunctionCompiler` for one module: see there."""
+
+    entry_size: int = ENTRY_SIZE
+    first_call: int = FIRST_CALL
+
+    def __init__(
+        self,
+        module: Module,
+        facts: ModuleValidation,
+        tunables: Tunables,
+        compile_all: Callable[[Module, ModuleValidation], bytes],
+    ) -> None:
+        self.func_refs = sorted(facts.escaping)
+        self._module = module
+        self._facts = facts
+        self._compile_all = compile_all
+        self._context = Context(module, self.func_refs, tunables, slots=True)
+        self._idle: list[Compiler] = []
+
+    def compile(self, defined: int) -> CompiledFunction:
+        # A compiler is for one function at a time, and calls overlap (see `FunctionCompiler`). After an exception,
+        # say a KeyboardInterrupt, one is in no state to be used again.
+        try:
+            compiler = self._idle.pop()
+        except IndexError:
+            compiler = Compiler(self._context)
+        compiled = compiler.compile_function(self._context.imported_functions + defined)
+        self._idle.append(compiler)
+        return compiled
+
+    def linkage(self, count: int, start: int, slots: int, stub: int) -> bytes:
+        return linkage(count, start, slots, stub)
+
+    def first_call_stub(self) -> bytes:
+        return first_call_stub()
+
+    def array_to_wasm(self, type_index: int) -> bytes:
+        return array_to_wasm(self._context.signature(type_index))
+
+    def wasm_to_array(self, type_index: int) -> bytes:
+        return wasm_to_array(self._context.signature(type_index))
+
+    def compile_all(self) -> bytes:
+        return self._compile_all(self._module, self._facts)

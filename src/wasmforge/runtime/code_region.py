@@ -1,0 +1,177 @@
+"""`CodeRegion`: address space for the machine code of one module that is compiled while it runs, and for the words that
+this code reaches relative to itself. `lazy_code.LazyCode` owns one and is the only user.
+
+    [ data, readable and writable: a code pointer slot a defined function, then a counter each | text, R-X ]
+
+Threat: memory that is writable and executable turns any stray write into code. The text is a shared mapping of a memfd
+that is executable and never writable, in no mapping of this process; code arrives by pwrite(2). So functions share
+pages, other threads run the code beside meanwhile, and nothing is ever unprotected. tests/runtime/test_lazy.py looks
+at /proc/self/maps.
+
+Threat: after fork, parent and child would write different functions to the same place of the file that both run from.
+So the first append in a child copies the text to a file of its own.
+"""
+
+from __future__ import annotations
+
+import os
+
+from wasmforge.runtime.code_memory import FileSource
+from wasmforge.runtime.libc import PAGE, PROT_EXEC, PROT_READ, map_fixed
+from wasmforge.runtime.mapping import Mmap
+from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+__all__ = ["CodeRegion"]
+
+ALIGNMENT: Final = 16
+"""Bytes; of everything that is appended."""
+
+SHARED_BELOW: Final = 4 << 20
+"""Bytes of text. Smaller regions share files, so that a program with thousands of small modules does not need a file
+descriptor for each."""
+
+REGIONS_A_FILE: Final = 64
+"""The code of a dead module stays until the last region of its file is gone: a few pages each."""
+
+_MFD_NOEXEC_SEAL: Final = 0x8
+
+
+class _CodeFile(FileSource):
+    """A memfd that regions are mapped from; `room` is where the next one begins."""
+
+    __slots__ = ("pid", "regions", "room")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pid = os.getpid()
+        self.regions = 0
+        self.room = 0
+
+    @classmethod
+    def create(cls) -> _CodeFile:
+        try:
+            try:
+                return cls.adopt(os.memfd_create("wasmforge-code", os.MFD_CLOEXEC))
+            except PermissionError:
+                # With vm.memfd_noexec=2 the kernel insists on this flag, which forbids execve of the file, not mmap.
+                return cls.adopt(os.memfd_create("wasmforge-code", os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL))
+        except OSError as error:
+            raise WasmtimeError(f"no file for machine code: {error.strerror}") from error
+
+
+_open_file: _CodeFile | None = None
+
+
+def _file_for(length: int) -> tuple[_CodeFile, int]:
+    """A file and the offset in it where a region of `length` bytes may lie. The caller holds `lock.LOCK`."""
+    global _open_file
+    if length > SHARED_BELOW:
+        return _CodeFile.create(), 0
+    file = _open_file
+    if file is None or file.regions >= REGIONS_A_FILE or file.pid != os.getpid():
+        file = _open_file = _CodeFile.create()
+    offset = file.room
+    file.room += length
+    file.regions += 1
+    return file, offset
+
+
+class CodeRegion:
+    """Room for `length` bytes of text, rounded up to pages, behind slots and counters for `functions` functions.
+
+    `slots` are the code pointer slots as 64-bit words, `slots_address` is where the first lies, `counters_address`
+    where the first of as many 8-byte counters lies. `used` bytes of the text are written. Not for several threads at
+    once: the owner holds `lock.LOCK` when it makes one and when it appends.
+
+    Raises WasmtimeError when the system gives no address space, no file, or forbids executable memory.
+    """
+
+    __slots__ = (
+        "_file",
+        "_mapping",
+        "_offset",
+        "_pid",
+        "counters_address",
+        "slots",
+        "slots_address",
+        "text_address",
+        "text_length",
+        "used",
+    )
+
+    def __init__(self, functions: int, length: int) -> None:
+        data = _pages(16 * functions)
+        self.text_length = _pages(length)
+        self._mapping = Mmap.zeroed(data + self.text_length)
+        self.slots = memoryview(self._mapping.owner)[: 8 * functions].cast("Q")
+        self.slots_address = self._mapping.address
+        self.counters_address = self._mapping.address + 8 * functions
+        self.text_address = self._mapping.address + data
+        self.used = 0
+        self._pid = os.getpid()
+        self._file, self._offset = _file_for(self.text_length)
+        self._map()
+
+    def _map(self) -> None:
+        try:
+            map_fixed(
+                self.text_address, self.text_length, PROT_READ | PROT_EXEC, self._file.fd, self._offset, shared=True
+            )
+        except OSError as error:
+            raise WasmtimeError(
+                f"the system does not let this process make memory executable: {error.strerror}"
+            ) from error
+
+    def next_start(self) -> int:
+        """The offset into the text where the next append puts its first byte."""
+        return self.used + ALIGNMENT - 1 & -ALIGNMENT
+
+    def append(self, code: bytes) -> int:
+        """Adds code and returns its offset into the text, a multiple of `ALIGNMENT`. It can be executed as soon as
+        this returns, by any thread that learns the address afterwards.
+
+        Raises WasmtimeError when the region is full or the system has no memory left.
+        """
+        start = self.next_start()
+        end = start + len(code)
+        if end > self.text_length:
+            raise WasmtimeError(
+                f"the module's machine code takes more than the {self.text_length} bytes that were reserved for it"
+            )
+        if self._pid != os.getpid():
+            self._leave_parent()
+        self._write(b"\xcc" * (start - self.used) + code, self.used)
+        self.used = end
+        return start
+
+    def _write(self, data: bytes | memoryview, at: int) -> None:
+        rest = memoryview(data)
+        at += self._offset
+        try:
+            while rest:
+                written = os.pwrite(self._file.fd, rest, at)
+                rest = rest[written:]
+                at += written
+        except OSError as error:
+            raise WasmtimeError(f"no memory for machine code: {error.strerror}") from error
+
+    def _leave_parent(self) -> None:
+        """Moves what this child of fork has inherited to a file of its own, at the same addresses."""
+        inherited = bytes(self.text()[: self.used])
+        self._file, self._offset = _CodeFile.create(), 0
+        self._write(inherited, 0)
+        self._map()
+        self._pid = os.getpid()
+
+    def text(self) -> memoryview:
+        """The written part of the text, read-only."""
+        start = self.text_address - self._mapping.address
+        return memoryview(self._mapping.owner)[start : start + self.used].toreadonly()
+
+
+def _pages(size: int) -> int:
+    return size + PAGE - 1 & -PAGE

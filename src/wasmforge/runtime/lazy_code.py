@@ -1,0 +1,157 @@
+"""`LazyCode`: the machine code of a module whose functions are compiled one by one, with all that must be known of it.
+What `code_memory.CodeMemory` is to a complete image; `lazy_module.LazyModule` makes one and fills it.
+
+One record a piece of code (`Piece`) says which function it is of, which compiler made it, where it lies and what its
+addresses mean. A function may have several: code that was replaced stays where it is, since frames may be in it, and
+backtraces still find it.
+
+Order of publication, for other threads: the bytes, the record, then one aligned store of 8 bytes into the function's
+slot. Whoever can jump to code can also look it up.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from wasmforge.compiler.info import CodeRange
+from wasmforge.runtime.code_region import CodeRegion
+from wasmforge.runtime.lock import LOCK
+from wasmforge.syntax.errors import WasmtimeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Iterable
+    from typing import Final
+
+    from wasmforge.compiler.trap import TrapKind
+    from wasmforge.runtime.code_memory import CodeMemory, FileSource
+
+__all__ = ["BASELINE", "NO_FUNCTION", "OPTIMISED", "LazyCode", "Piece"]
+
+NO_FUNCTION: Final = -1
+"""`Piece.function` of trampolines, stubs and constants."""
+
+BASELINE: Final = 0
+OPTIMISED: Final = 1
+"""`Piece.tier`."""
+
+_NO_POSITION: Final = 0xFFFFFFFF
+
+
+class Piece:
+    """Machine code in the text: `length` bytes at offset `start`, of defined function `function` (or `NO_FUNCTION`),
+    made by the compiler of `tier`.
+
+    `rows` are triples of offset from `start`, position in the module's binary (`NO_POSITION` for none), and trap code
+    (1 + TrapKind, 0 where nothing may fault), ascending by offset; a row holds up to the next one's offset.
+    """
+
+    __slots__ = ("function", "length", "rows", "start", "tier")
+
+    def __init__(self, function: int, tier: int, start: int, length: int, rows: array[int]) -> None:
+        self.function = function
+        self.tier = tier
+        self.start = start
+        self.length = length
+        self.rows = rows
+
+    def row_at(self, offset: int) -> tuple[int, int] | None:
+        """Position and trap code of the instruction at an offset from `start`."""
+        k = bisect_right(memoryview(self.rows)[::3], offset) - 1
+        return None if k < 0 else (self.rows[3 * k + 1], self.rows[3 * k + 2])
+
+
+class LazyCode:
+    """The code of one module. `sections` are the contents of the sections of an image that instances read.
+
+    `text_address` and `text_length` are those of the whole reservation: they never change, and all of it is registered
+    as the module's.
+    """
+
+    __slots__ = ("__weakref__", "_sections", "_starts", "current", "pieces", "region", "text_address", "text_length")
+
+    def __init__(self, functions: int, capacity: int, sections: dict[str, memoryview]) -> None:
+        """Room for `functions` functions and `capacity` bytes of text. Raises WasmtimeError when there is none."""
+        with LOCK:
+            self.region = CodeRegion(functions, capacity)
+        self.text_address = self.region.text_address
+        self.text_length = self.region.text_length
+        self._sections = sections
+        self.pieces: list[Piece] = []
+        """By `start`."""
+        self._starts: list[int] = []
+        self.current: dict[int, Piece] = {}
+        """By defined function index, the code that its slot leads to."""
+
+    def add(self, code: bytes, rows: array[int], function: int = NO_FUNCTION, tier: int = BASELINE) -> Piece:
+        """Adds code that nothing leads to yet. The caller holds `lock.LOCK`, since it needs to know the place before
+        (`region.next_start`)."""
+        piece = Piece(function, tier, self.region.append(code), len(code), rows)
+        # `find` looks at the starts first.
+        self.pieces.append(piece)
+        self._starts.append(piece.start)
+        return piece
+
+    def publish(self, pieces: Iterable[Piece]) -> None:
+        """Makes calls of the functions go to these pieces, from now on and on all threads."""
+        slots = self.region.slots
+        for piece in pieces:
+            self.current[piece.function] = piece
+            slots[piece.function] = self.text_address + piece.start
+
+    def find(self, text_offset: int) -> Piece | None:
+        """What lies at an offset into the text."""
+        k = bisect_right(self._starts, text_offset) - 1
+        if k < 0:
+            return None
+        piece = self.pieces[k]
+        return piece if text_offset < piece.start + piece.length else None
+
+    def function_at(self, text_offset: int) -> int | None:
+        """The defined function whose code holds an offset into the text."""
+        piece = self.find(text_offset)
+        return None if piece is None or piece.function == NO_FUNCTION else piece.function
+
+    def function_range(self, defined: int) -> CodeRange | None:
+        piece = self.current.get(defined)
+        return None if piece is None else CodeRange(piece.start, piece.length)
+
+    def position_at(self, text_offset: int) -> int | None:
+        """The position in the binary of the instruction that the code at an offset into the text belongs to."""
+        row = self._row_at(text_offset)
+        return None if row is None or row[0] == _NO_POSITION else row[0]
+
+    def trap_at(self, text_offset: int) -> TrapKind | None:
+        """What a fault of the instruction at an offset into the text means; None where none can happen."""
+        row = self._row_at(text_offset)
+        if row is None or not row[1]:
+            return None
+        from wasmforge.compiler.trap import TrapKind
+
+        return TrapKind(row[1] - 1)
+
+    def _row_at(self, text_offset: int) -> tuple[int, int] | None:
+        piece = self.find(text_offset)
+        return None if piece is None else piece.row_at(text_offset - piece.start)
+
+    # --- As of an image -----------------------------------------------------------------------------------------
+
+    def text(self) -> memoryview:
+        """What there is of the text by now."""
+        return self.region.text()
+
+    def section(self, name: str) -> memoryview:
+        return self._sections.get(name, memoryview(b""))
+
+    def section_offset(self, name: str) -> int:
+        raise ValueError("code that is compiled lazily lies in no file")
+
+    def file_source(self) -> FileSource | None:
+        return None
+
+    def image(self) -> memoryview:
+        raise ValueError("code that is compiled lazily has no image; LazyModule.serialize compiles one")
+
+    def deep_clone(self) -> CodeMemory:
+        raise WasmtimeError("functions that are compiled at their first call cannot be debugged yet: use strategy llvm")

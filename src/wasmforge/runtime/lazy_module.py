@@ -1,0 +1,175 @@
+"""`LazyModule`: a module that is compiled while it runs, each function at its first call. `wasmforge._lazy` makes one
+from a validated module and gives it a `FunctionCompiler`, since the runtime does not know the compilers.
+
+A function has one address for as long as the module lives: its entry in the linkage at the start of the text, which
+jumps through the function's slot. Everything outside of the module's own code uses it (function references, imports
+of other instances, call descriptors); calls between functions of the module go through the slot themselves.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from wasmforge.compiler.image import MEMORY_SECTION, RODATA_WASM_SECTION
+from wasmforge.runtime.compiled_module import CompiledModule
+from wasmforge.runtime.lazy_code import BASELINE, LazyCode
+from wasmforge.runtime.lock import LOCK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final, Protocol
+
+    from wasmforge.compiler.info import CodeRange, CompiledModuleInfo
+    from wasmforge.runtime.engine_state import EngineState
+    from wasmforge.runtime.lazy_code import Piece
+
+    class CompiledFunction(Protocol):
+        """Code that runs wherever it is put, aligned to 16 bytes. `rows`: see `lazy_code.Piece`."""
+
+        @property
+        def rows(self) -> list[int]: ...
+
+        def placed(self, distance: int, imported: int) -> bytes:
+            """The code for a place `distance` bytes before the slot of the first defined function."""
+
+    class FunctionCompiler(Protocol):
+        """Compiles a module piece by piece. Any thread may call any method at any time, also while another call is
+        not finished: a collection during one may run finalisers that call wasm."""
+
+        def compile(self, defined: int) -> CompiledFunction:
+            """A defined function. Raises WasmtimeError for one that is too complex."""
+
+        def linkage(self, count: int, start: int, slots: int, stub: int) -> bytes:
+            """`count` entries for address `start`, with slots and the first call's stub at these addresses."""
+
+        def first_call_stub(self) -> bytes: ...
+        def array_to_wasm(self, type_index: int) -> bytes: ...
+        def wasm_to_array(self, type_index: int) -> bytes: ...
+
+        def compile_all(self) -> bytes:
+            """An image of the whole module."""
+
+        entry_size: int
+        """Bytes of an entry."""
+
+        first_call: int
+        """Offset in an entry of what runs at the first call: what slots contain at first."""
+
+
+__all__ = ["LazyModule"]
+
+_NO_ROWS: Final = array("I")
+
+
+class LazyModule(CompiledModule):
+    """See the module's docstring. Safe to use from several threads.
+
+    Parameters:
+        info: the module record, which knows no code.
+        compiler: makes the code.
+        capacity: bytes of address space for machine code; functions beyond raise at their first call.
+        data, pages: the sections for data segments and memory images, to which `info` refers.
+        names: of functions, by index.
+    """
+
+    __slots__ = ("_array_to_wasm", "_compiler", "_names", "_signatures", "_wasm_to_array", "code")
+
+    def __init__(
+        self,
+        engine: EngineState,
+        info: CompiledModuleInfo,
+        compiler: FunctionCompiler,
+        capacity: int,
+        *,
+        data: bytes | bytearray,
+        pages: bytes | bytearray,
+        names: Mapping[int, str],
+    ) -> None:
+        sections = {RODATA_WASM_SECTION: memoryview(data), MEMORY_SECTION: memoryview(pages)}
+        count = len(info.functions)
+        self.code = LazyCode(count, capacity + compiler.entry_size * count, sections)
+        self._compiler = compiler
+        self._names = names
+        self._array_to_wasm: dict[int, Piece] = {}
+        self._wasm_to_array: dict[int, Piece] = {}
+        self._signatures: dict[int, int] | None = None
+        if count:
+            self._add_linkage(count)
+        self._set_up(engine, self.code, info)
+
+    def _add_linkage(self, count: int) -> None:
+        """Entries first, so that function `k` has its entry at offset `k * entry_size`, then the stub."""
+        code, compiler = self.code, self._compiler
+        size = compiler.entry_size
+        start = code.text_address
+        stub = compiler.first_call_stub()
+        with LOCK:
+            code.add(compiler.linkage(count, start, code.region.slots_address, start + size * count), _NO_ROWS)
+            code.add(stub, _NO_ROWS)
+        first = start + compiler.first_call
+        code.region.slots[:] = memoryview(array("Q", range(first, first + size * count, size)))
+
+    # --- Compiling ----------------------------------------------------------------------------------------------
+
+    def compiled_function(self, defined: int) -> int:
+        """The address of the code of a defined function, which is compiled now unless it has been. Raises what the
+        compiler raises."""
+        code = self.code
+        if defined not in code.current:
+            # Without a lock: a collection in here may run finalisers that wait for another thread, which waits for the
+            # lock. Two threads that call a function first at the same time both compile it, and one result is dropped.
+            compiled = self._compiler.compile(defined)
+            rows = array("I", compiled.rows)
+            with LOCK:
+                if defined not in code.current:
+                    place = code.text_address + code.region.next_start()
+                    placed = compiled.placed(code.region.slots_address - place, self.num_imported_functions)
+                    code.publish((code.add(placed, rows, defined, BASELINE),))
+        return code.text_address + code.current[defined].start
+
+    def array_to_wasm(self, type_index: int) -> CodeRange | None:
+        return self._trampoline(self._array_to_wasm, type_index, array_to_wasm=True)
+
+    def wasm_to_array_offset(self, signature: int) -> int | None:
+        if self._signatures is None:
+            shared_type = self.engine_code.signatures().shared_type
+            self._signatures = {shared_type(x): x for x in reversed(range(len(self.info.types)))}
+        x = self._signatures.get(signature)
+        return None if x is None else self._trampoline(self._wasm_to_array, x, array_to_wasm=False).start
+
+    def _trampoline(self, made: dict[int, Piece], type_index: int, *, array_to_wasm: bool) -> CodeRange:
+        """The trampoline of a type, made when first wanted. `made` has those that there are, by signature."""
+        from wasmforge.compiler.info import CodeRange
+
+        signature = self.engine_code.signatures().shared_type(type_index)
+        piece = made.get(signature)
+        if piece is None:
+            make = self._compiler.array_to_wasm if array_to_wasm else self._compiler.wasm_to_array
+            code = make(type_index)
+            with LOCK:
+                piece = made.get(signature)
+                if piece is None:
+                    piece = made[signature] = self.code.add(code, _NO_ROWS)
+        return CodeRange(piece.start, piece.length)
+
+    def serialize(self) -> bytes:
+        """An image of the module, which is compiled ahead of time for it."""
+        return self._compiler.compile_all()
+
+    # --- What there is ------------------------------------------------------------------------------------------
+
+    def function_entry(self, defined: int) -> int:
+        return self._compiler.entry_size * defined
+
+    def function_range(self, defined: int) -> CodeRange | None:
+        return self.code.function_range(defined)
+
+    def func_name(self, index: int) -> str | None:
+        return self._names.get(index)
+
+    def func_by_text_offset(self, text_offset: int) -> int | None:
+        return self.code.function_at(text_offset)
+
+    def position_at(self, text_offset: int) -> int | None:
+        return self.code.position_at(text_offset) if self.engine.tunables.generate_address_map else None
