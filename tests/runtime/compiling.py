@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from wasmforge import _lazy
 from wasmforge.binary import decode, encode
 from wasmforge.compiler.environ import Tunables
 from wasmforge.compiler.llvm import compile_module
@@ -21,15 +22,26 @@ def image(text: str, **tunables: Any) -> bytes:
     return compile_module(module, validate(module), Tunables(**tunables), workers=1)
 
 
-class Workshop:
-    """An engine and a store, and short ways to use them."""
+def lazy_module(engine: EngineState, text: str) -> CompiledModule:
+    """A module in the text format of which nothing is compiled yet."""
+    tunables = engine.tunables
+    return _lazy.load(
+        engine, encode(parse(text)), lambda module, facts: compile_module(module, facts, tunables, workers=1)
+    )
 
-    def __init__(self, **tunables: Any) -> None:
+
+class Workshop:
+    """An engine and a store, and short ways to use them. With `lazy`, functions are compiled at their first call."""
+
+    def __init__(self, *, lazy: bool = False, **tunables: Any) -> None:
         self.tunables = tunables
+        self.lazy = lazy
         self.engine = EngineState(Tunables(**tunables))
         self.store = VMStore(self.engine)
 
-    def module(self, text: str) -> CompiledModule:
+    def module(self, text: str, *, lazy: bool | None = None) -> CompiledModule:
+        if self.lazy if lazy is None else lazy:
+            return lazy_module(self.engine, text)
         return CompiledModule.from_bytes(self.engine, image(text, **self.tunables))
 
     def instance(self, text: str, *imports: Any) -> VMInstance:

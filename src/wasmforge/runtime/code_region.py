@@ -9,11 +9,12 @@ pages, other threads run the code beside meanwhile, and nothing is ever unprotec
 at /proc/self/maps.
 
 Threat: after fork, parent and child would write different functions to the same place of the file that both run from.
-So the first append in a child copies the text to a file of its own.
+So the first write in a child copies the text to a file of its own.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 
 from wasmforge.runtime.code_memory import FileSource
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CodeRegion"]
 
 ALIGNMENT: Final = 16
-"""Bytes; of everything that is appended."""
+"""Bytes; of every piece of code."""
 
 SHARED_BELOW: Final = 4 << 20
 """Bytes of text. Smaller regions share files, so that a program with thousands of small modules does not need a file
@@ -84,8 +85,8 @@ class CodeRegion:
     """Room for `length` bytes of text, rounded up to pages, behind slots and counters for `functions` functions.
 
     `slots` are the code pointer slots as 64-bit words, `slots_address` is where the first lies, `counters_address`
-    where the first of as many 8-byte counters lies. `used` bytes of the text are written. Not for several threads at
-    once: the owner holds `lock.LOCK` when it makes one and when it appends.
+    where the first of as many 8-byte counters lies. `used` bytes of the text are taken. Not for several threads at
+    once: the owner holds `lock.LOCK` when it makes one, reserves and writes.
 
     Raises WasmtimeError when the system gives no address space, no file, or forbids executable memory.
     """
@@ -126,51 +127,56 @@ class CodeRegion:
                 f"the system does not let this process make memory executable: {error.strerror}"
             ) from error
 
-    def next_start(self) -> int:
-        """The offset into the text where the next append puts its first byte."""
-        return self.used + ALIGNMENT - 1 & -ALIGNMENT
-
-    def append(self, code: bytes) -> int:
-        """Adds code and returns its offset into the text, a multiple of `ALIGNMENT`. It can be executed as soon as
-        this returns, by any thread that learns the address afterwards.
-
-        Raises WasmtimeError when the region is full or the system has no memory left.
-        """
-        start = self.next_start()
-        end = start + len(code)
+    def reserve(self, length: int) -> int:
+        """Takes `length` bytes of the text for the caller, who fills them with `write`. Returns the offset, a multiple
+        of `ALIGNMENT`. Raises WasmtimeError when the region is full."""
+        # A collection at any call may run a finaliser that has a function compiled: nothing is called in between.
+        start = self.used
+        end = start + length + ALIGNMENT - 1 & -ALIGNMENT
         if end > self.text_length:
             raise WasmtimeError(
                 f"the module's machine code takes more than the {self.text_length} bytes that were reserved for it"
             )
-        if self._pid != os.getpid():
-            self._leave_parent()
-        self._write(b"\xcc" * (start - self.used) + code, self.used)
         self.used = end
         return start
 
-    def _write(self, data: bytes | memoryview, at: int) -> None:
-        rest = memoryview(data)
-        at += self._offset
-        try:
-            while rest:
-                written = os.pwrite(self._file.fd, rest, at)
-                rest = rest[written:]
-                at += written
-        except OSError as error:
-            raise WasmtimeError(f"no memory for machine code: {error.strerror}") from error
+    def write(self, start: int, code: bytes) -> None:
+        """Fills reserved bytes. They can be executed as soon as this returns, by any thread that learns the address
+        afterwards. Raises WasmtimeError when the system has no memory left."""
+        if self._pid != os.getpid():
+            self._leave_parent()
+        _write(self._file.fd, code + b"\xcc" * (-len(code) % ALIGNMENT), self._offset + start)
 
     def _leave_parent(self) -> None:
         """Moves what this child of fork has inherited to a file of its own, at the same addresses."""
-        inherited = bytes(self.text()[: self.used])
-        self._file, self._offset = _CodeFile.create(), 0
-        self._write(inherited, 0)
-        self._map()
-        self._pid = os.getpid()
+        # A finaliser that has a function compiled between the copy and the mapping would write to the old file.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            file = _CodeFile.create()
+            _write(file.fd, self.text(), 0)
+            self._file, self._offset = file, 0
+            self._map()
+            self._pid = os.getpid()
+        finally:
+            if collecting:
+                gc.enable()
 
     def text(self) -> memoryview:
-        """The written part of the text, read-only."""
+        """The part of the text that is in use, read-only."""
         start = self.text_address - self._mapping.address
         return memoryview(self._mapping.owner)[start : start + self.used].toreadonly()
+
+
+def _write(fd: int, data: bytes | memoryview, at: int) -> None:
+    rest = memoryview(data)
+    try:
+        while rest:
+            written = os.pwrite(fd, rest, at)
+            rest = rest[written:]
+            at += written
+    except OSError as error:
+        raise WasmtimeError(f"no memory for machine code: {error.strerror}") from error
 
 
 def _pages(size: int) -> int:

@@ -78,19 +78,19 @@ class LazyCode:
         self.text_address = self.region.text_address
         self.text_length = self.region.text_length
         self._sections = sections
-        self.pieces: list[Piece] = []
+        self.pieces: dict[int, Piece] = {}
         """By `start`."""
         self._starts: list[int] = []
         self.current: dict[int, Piece] = {}
         """By defined function index, the code that its slot leads to."""
 
-    def add(self, code: bytes, rows: array[int], function: int = NO_FUNCTION, tier: int = BASELINE) -> Piece:
-        """Adds code that nothing leads to yet. The caller holds `lock.LOCK`, since it needs to know the place before
-        (`region.next_start`)."""
-        piece = Piece(function, tier, self.region.append(code), len(code), rows)
-        # `find` looks at the starts first.
-        self.pieces.append(piece)
-        self._starts.append(piece.start)
+    def add(
+        self, start: int, code: bytes, rows: array[int], function: int = NO_FUNCTION, tier: int = BASELINE
+    ) -> Piece:
+        """Adds code, for a place that was reserved with `region.reserve`, that nothing leads to yet. The caller holds
+        `lock.LOCK`."""
+        self.region.write(start, code)
+        piece = self.pieces[start] = Piece(function, tier, start, len(code), rows)
         return piece
 
     def publish(self, pieces: Iterable[Piece]) -> None:
@@ -102,10 +102,13 @@ class LazyCode:
 
     def find(self, text_offset: int) -> Piece | None:
         """What lies at an offset into the text."""
-        k = bisect_right(self._starts, text_offset) - 1
+        starts = self._starts
+        if len(starts) != len(self.pieces):  # sorted only now: there are more calls than backtraces
+            starts = self._starts = sorted(self.pieces)
+        k = bisect_right(starts, text_offset) - 1
         if k < 0:
             return None
-        piece = self.pieces[k]
+        piece = self.pieces[starts[k]]
         return piece if text_offset < piece.start + piece.length else None
 
     def function_at(self, text_offset: int) -> int | None:

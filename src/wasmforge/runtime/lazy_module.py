@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         """Code that runs wherever it is put, aligned to 16 bytes. `rows`: see `lazy_code.Piece`."""
 
         @property
+        def code(self) -> bytes: ...
+        @property
         def rows(self) -> list[int]: ...
 
         def placed(self, distance: int, imported: int) -> bytes:
@@ -105,8 +107,11 @@ class LazyModule(CompiledModule):
         start = code.text_address
         stub = compiler.first_call_stub()
         with LOCK:
-            code.add(compiler.linkage(count, start, code.region.slots_address, start + size * count), _NO_ROWS)
-            code.add(stub, _NO_ROWS)
+            entries_at = code.region.reserve(size * count)
+            stub_at = code.region.reserve(len(stub))
+            entries = compiler.linkage(count, start + entries_at, code.region.slots_address, start + stub_at)
+            code.add(entries_at, entries, _NO_ROWS)
+            code.add(stub_at, stub, _NO_ROWS)
         first = start + compiler.first_call
         code.region.slots[:] = memoryview(array("Q", range(first, first + size * count, size)))
 
@@ -123,9 +128,10 @@ class LazyModule(CompiledModule):
             rows = array("I", compiled.rows)
             with LOCK:
                 if defined not in code.current:
-                    place = code.text_address + code.region.next_start()
-                    placed = compiled.placed(code.region.slots_address - place, self.num_imported_functions)
-                    code.publish((code.add(placed, rows, defined, BASELINE),))
+                    start = code.region.reserve(len(compiled.code))
+                    distance = code.region.slots_address - (code.text_address + start)
+                    placed = compiled.placed(distance, self.num_imported_functions)
+                    code.publish((code.add(start, placed, rows, defined, BASELINE),))
         return code.text_address + code.current[defined].start
 
     def array_to_wasm(self, type_index: int) -> CodeRange | None:
@@ -150,7 +156,7 @@ class LazyModule(CompiledModule):
             with LOCK:
                 piece = made.get(signature)
                 if piece is None:
-                    piece = made[signature] = self.code.add(code, _NO_ROWS)
+                    piece = made[signature] = self.code.add(self.code.region.reserve(len(code)), code, _NO_ROWS)
         return CodeRange(piece.start, piece.length)
 
     def serialize(self) -> bytes:
