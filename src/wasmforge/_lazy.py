@@ -13,7 +13,9 @@ from wasmforge.compiler.baseline.compile import check_supported
 from wasmforge.compiler.baseline.first_call import ENTRY_SIZE, FIRST_CALL, first_call_stub, linkage
 from wasmforge.compiler.baseline.trampolines import array_to_wasm, wasm_to_array
 from wasmforge.compiler.description import describe, lay_out_data
+from wasmforge.runtime.compiled_module import CompiledModule
 from wasmforge.runtime.lazy_module import LazyModule
+from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.validation import validate
 
 TYPE_CHECKING = False
@@ -39,12 +41,24 @@ _WIDE: Final = 16
 """With signatures of more values a call of two bytes takes hundreds, and no estimate holds."""
 
 
-def load(engine: EngineState, wasm: bytes, compile_all: Callable[[Module, ModuleValidation], bytes]) -> LazyModule:
-    """Decodes and validates a binary. `compile_all` makes an image of it, for `serialize`. Raises WasmtimeError when it
-    is no valid module, or asks for what the baseline compiler cannot do."""
+def load(
+    engine: EngineState,
+    wasm: bytes,
+    compile_all: Callable[[Module, ModuleValidation], bytes],
+    *,
+    ahead_if_unsupported: bool = False,
+) -> CompiledModule:
+    """Decodes and validates a binary. `compile_all` makes an image of it, for `serialize`, and at once for a module that
+    the baseline compiler does not support if `ahead_if_unsupported`. Raises WasmtimeError when it is no valid module, or
+    not supported."""
     module = decode(wasm)
     facts = validate(module, engine.tunables.features)
-    check_supported(facts, engine.tunables)
+    try:
+        check_supported(facts, engine.tunables)
+    except WasmtimeError:
+        if not ahead_if_unsupported:
+            raise
+        return CompiledModule.from_bytes(engine, compile_all(module, facts))
     functions = LazyFunctions(module, facts, engine.tunables, compile_all)
     info = describe(module, functions.func_refs)
     data, pages = lay_out_data(module, info, engine.tunables)

@@ -181,7 +181,8 @@ def _load(
     if engine._lazy:
         from wasmforge._lazy import load
 
-        return load(engine._state, _to_wasm(wasm), engine._compile_module)
+        optimises = engine._wanted_strategy == "auto" and engine._strategy == "llvm"
+        return load(engine._state, _to_wasm(wasm), engine._compile_module, ahead_if_unsupported=optimises)
     cache = engine._open_cache()
     if cache is None or not isinstance(wasm, (str, bytes, bytearray)):
         return CompiledModule.from_bytes(engine._state, engine._compile(_to_wasm(wasm), progress))
