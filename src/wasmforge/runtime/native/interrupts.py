@@ -177,8 +177,8 @@ noted:
   ret void
 }
 
-; Makes the interrupted thread look at `pending` and STOP before wasm goes on, if it is in wasm or about to be. `stop` is
-; added to STOP of the store that runs, which may be another one than that of the deadline.
+; Makes the interrupted thread look at `pending` and STOP before wasm goes on, if it is in wasm or about to be. `stop`
+; is added to STOP of the store that runs, which may be another one than that of the deadline.
 define internal void @divert(ptr %uc, i32 %stop) noinline nounwind {
   %rip.at = getelementptr i8, ptr %uc, i64 168
   %rip = load i64, ptr %rip.at
