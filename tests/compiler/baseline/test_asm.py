@@ -51,6 +51,7 @@ EXPECTED = {
     "SETCC": "seto /0i byte",
     "CMOVCC": "cmovo ii",
     "MOVAPS": "movaps vv",
+    "MOVUPS": "movups vv",
     "MOVUPS_STORE": "movups vv store",
     "MOVSD": "movsd vv",
     "MOVSD_STORE": "movsd vv store",

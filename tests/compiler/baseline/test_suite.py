@@ -9,7 +9,6 @@ import pytest
 import wasmforge
 from tests.wast.known_failures import known_failures
 from tests.wast.suite import WHERE_TO_GET_IT, scripts, suite_folder
-from wasmforge.binary.features import SIMD
 from wasmforge.wast import Runner
 
 FOLDER = suite_folder()
@@ -45,8 +44,6 @@ def check(name: str, guard_pages: bool) -> None:
     assert FOLDER is not None
     result = runner(guard_pages).run((FOLDER / name).read_bytes(), name)
     known = KNOWN.get(name)
-    if known is None and any(f.feature == SIMD for f in result.failures):
-        pytest.xfail("the baseline compiler waits for vectors")
     expected = 0 if known is None else known.failures
     assert len(result.failures) == expected, "\n".join(f"line {f.line}: {f.reason}" for f in result.failures[:20])
     assert known is not None or result.passed > 0

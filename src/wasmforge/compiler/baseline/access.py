@@ -16,7 +16,7 @@ from wasmforge.compiler.baseline.values import CONST, REG
 from wasmforge.compiler.environ import VMMemory, VMMemoryDefinition, VMTableDefinition
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.instructions import BY_OPCODE
-from wasmforge.syntax.types import EXTERNREF, F32, F64, I32
+from wasmforge.syntax.types import EXTERNREF, F32, F64, I32, V128
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,6 +202,10 @@ def memory_size(s: Body) -> None:
 # --- Globals -----------------------------------------------------------------------------------------------------
 
 
+_GLOBAL_LOAD: Final[dict[int, int]] = {F32: Op.MOVSS, F64: Op.MOVSD, V128: Op.MOVUPS}
+_GLOBAL_STORE: Final[dict[int, int]] = {F32: Op.MOVSS_STORE, F64: Op.MOVSD_STORE, V128: Op.MOVUPS_STORE}
+
+
 def _global_cell(s: Body, x: i64) -> None:
     """Leaves the cell of a global in `s.found`."""
     a = s.found
@@ -219,12 +223,12 @@ def _global_cell(s: Body, x: i64) -> None:
 def global_get(s: Body) -> None:
     x = s.unsigned()
     t = s.context.globals[x]
-    is_float = t in (F32, F64)
+    is_float = t in (F32, F64, V128)
     hint = s.hint(is_float)
     r = hint if hint >= 0 else s.alloc_class(is_float)
     _global_cell(s, x)
     if is_float:
-        s.rm(Op.MOVSS if t == F32 else Op.MOVSD, 0, r, s.found.base, s.found.displacement)
+        s.rm(_GLOBAL_LOAD[t], 0, r, s.found.base, s.found.displacement)
     else:
         s.rm(Op.MOV, 0 if t in (I32, EXTERNREF) else 1, r, s.found.base, s.found.displacement)
     s.finish(r, hint)
@@ -233,11 +237,11 @@ def global_get(s: Body) -> None:
 def global_set(s: Body) -> None:
     x = s.unsigned()
     t = s.context.globals[x]
-    is_float = t in (F32, F64)
+    is_float = t in (F32, F64, V128)
     r = s.pop_read(is_float)
     _global_cell(s, x)
     if is_float:
-        s.rm(Op.MOVSS_STORE if t == F32 else Op.MOVSD_STORE, 0, r, s.found.base, s.found.displacement)
+        s.rm(_GLOBAL_STORE[t], 0, r, s.found.base, s.found.displacement)
     else:
         s.rm(Op.MOV_STORE, 0 if t in (I32, EXTERNREF) else 1, r, s.found.base, s.found.displacement)
     s.release(r)

@@ -1,8 +1,9 @@
 """The assembler: x86-64 encodings as numbers with names, and the few forms of operands that the compiler uses.
 
 An instruction is a number: `prefix << 16 | map << 8 | opcode`, where the map is 0 for one-byte opcodes, 1 for those
-behind 0F, 2 for 0F 38, 3 for 0F 3A; the prefix is 66, F2, F3 or none. `Assembler` writes them, patches jumps, and keeps
-the constants of a function. The emitters of this room are its only users; the tests decode every name with capstone.
+behind 0F, 2 for 0F 38, 3 for 0F 3A; the prefix is 66, F2, F3 or none. `avx(op, first)` of it is the same instruction in
+the form with three operands that AVX brought. `Assembler` writes them, patches jumps, and keeps the constants of a
+function. The emitters of this room are its only users; the tests decode every name with capstone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from mypy_extensions import i64
 
-__all__ = ["Assembler", "Condition", "Op"]
+__all__ = ["Assembler", "Condition", "Op", "avx"]
 
 
 class Op:
@@ -58,6 +59,7 @@ class Op:
     SETCC: Final = 0x190  # + condition
     CMOVCC: Final = 0x140  # + condition
     MOVAPS: Final = 0x128
+    MOVUPS: Final = 0x110
     MOVUPS_STORE: Final = 0x111
     MOVSD: Final = 0xF20110
     MOVSD_STORE: Final = 0xF20111
@@ -114,6 +116,12 @@ class Condition:
     GREATER: Final = 15
 
 
+def avx(op: i64, first: i64) -> i64:
+    """The AVX form of a vector instruction, which reads register `first`, and `r/m`, and writes `reg`. Those that have
+    one source only want 0. Bit 24 marks it, and the four bits from 28 on are the register."""
+    return op | 0x1000000 | (first & 15) << 28
+
+
 class Assembler:
     """Writes machine code into `out`. Registers are numbers of `registers`; `wide` is 1 for 64-bit operands."""
 
@@ -124,6 +132,8 @@ class Assembler:
         self.out = Buffer()
         self.constants: dict[int, list[int]] = {}
         """64-bit constants with the places of the displacements that want their distance."""
+        self.vector_constants: dict[bytes, list[int]] = {}
+        """128-bit constants, and for each displacement its place and how many bytes of the instruction follow it."""
         self.bound: i64 = -1
         """The last position that something jumps to."""
 
@@ -134,6 +144,9 @@ class Assembler:
         byte: int
         out = self.out
         if op >= 0x10000:
+            if op >= 0x1000000:
+                self.vex(op, rex)
+                return
             byte = op >> 16
             out.append(byte)
             op &= 0xFFFF
@@ -144,6 +157,30 @@ class Assembler:
             out.append(0x0F)
             if op >= 0x200:
                 out.append(0x38 if op < 0x300 else 0x3A)
+        byte = op & 0xFF
+        out.append(byte)
+
+    def vex(self, op: i64, rex: i64) -> None:
+        """The head of an AVX instruction: prefix, REX and escape become two or three bytes, with some bits inverted."""
+        byte: int
+        out = self.out
+        prefix: i64 = op >> 16 & 0xFF
+        last: i64 = (op >> 28 ^ 15) << 3
+        if prefix == 0x66:
+            last |= 1
+        elif prefix != 0:
+            last |= 2 if prefix == 0xF3 else 3
+        opcodes: i64 = op >> 8 & 0xFF
+        if opcodes == 1 and rex & 11 == 0:
+            out.append(0xC5)
+            last |= (rex & 4 ^ 4) << 5
+        else:
+            out.append(0xC4)
+            byte = (rex & 7 ^ 7) << 5 | opcodes
+            out.append(byte)
+            last |= (rex & 8) << 4
+        byte = last
+        out.append(byte)
         byte = op & 0xFF
         out.append(byte)
 
@@ -228,6 +265,21 @@ class Assembler:
             places = []
             self.constants[constant] = places
         places.append(len(self.out))
+        self.dword(0)
+
+    def rv(self, op: i64, wide: i64, reg: i64, constant: bytes, behind: i64) -> None:
+        """`op reg, [rip + constant]`, from the function's pool of 128-bit constants. The caller appends `behind` more
+        bytes, the immediate of the instruction."""
+        byte: int
+        self.head(op, 0x40 | wide << 3 | (reg & 8) >> 1)
+        byte = 5 | (reg & 7) << 3
+        self.out.append(byte)
+        places = self.vector_constants.get(constant)
+        if places is None:
+            places = []
+            self.vector_constants[constant] = places
+        places.append(len(self.out))
+        places.append(behind)
         self.dword(0)
 
     def dword(self, value: i64) -> None:

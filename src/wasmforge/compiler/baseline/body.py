@@ -85,6 +85,8 @@ class Body(State):
         self.frame = frame
         self.out = Buffer()
         self.constants = {}
+        self.vector_constants = {}
+        self.literals = []
         self.bound = -1
         self.tested_at = -1
         self.pc = 0
@@ -150,6 +152,12 @@ class Body(State):
         out.write(self.out.getvalue())
         self.out = out
         self.align()
+        for literal, displacements in self.vector_constants.items():
+            n: i64 = 0
+            while n < len(displacements):
+                self.patch_to(displacements[n] + shift, len(out) - displacements[n + 1])
+                n += 2
+            out.write(literal)
         for constant, places in self.constants.items():
             for place in places:
                 self.patch_to(place + shift, len(out))
@@ -169,6 +177,9 @@ class Body(State):
         return out.getvalue()
 
     def align(self) -> None:
+        if self.vector_constants:
+            while len(self.out) & 15:
+                self.out.append(0xCC)
         if self.constants or self.table_places:
             while len(self.out) & 7:
                 self.out.append(0xCC)

@@ -10,7 +10,15 @@ from __future__ import annotations
 from wasmforge.compiler.baseline.access import check_element
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import Body
-from wasmforge.compiler.baseline.context import AREA, NARROW, Signature, overflow_offset, results_offset
+from wasmforge.compiler.baseline.context import (
+    AREA,
+    NARROW,
+    Signature,
+    load_of,
+    overflow_offset,
+    results_offset,
+    store_of,
+)
 from wasmforge.compiler.baseline.locals import parallel_move
 from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, PRESERVED, R10, RAX, RBP, SCRATCH, VM, XMM0
 from wasmforge.compiler.baseline.values import CONST, REG, SLOT
@@ -126,8 +134,7 @@ def _emit(s: Body, signature: Signature, kind: i64, target: i64) -> None:
         s.rr(Op.GROUP5, 0, 2, RAX)
         s.rm(Op.MOV, 1, VM, RBP, -8)
     for x in s.frame.volatile:
-        pin: i64 = s.pins[x]
-        s.rm(Op.MOVSD if pin >= XMM0 else Op.MOV, 0 if pin >= XMM0 else 1, pin, RBP, s.homes[x])
+        s.load_slot(s.pins[x], s.homes[x])
     if len(signature.results):
         _results(s, signature)
 
@@ -156,7 +163,7 @@ def _arguments(s: Body, signature: Signature, height: i64) -> None:
         v = s.values[height + i]
         place: i64 = places[i]
         if place >= AREA:
-            _store_argument(s, k, v, height + i, overflow_offset(place))
+            _store_argument(s, k, v, height + i, overflow_offset(place), store_of(signature.params[i]))
         else:
             r = s.where(k, v)
             if r >= 0 and not PRESERVED >> r & 1:
@@ -177,14 +184,14 @@ def _arguments(s: Body, signature: Signature, height: i64) -> None:
             i += 1
 
 
-def _store_argument(s: Body, k: i64, v: i64, i: i64, offset: i64) -> None:
-    """Stores an operand to the overflow area, whose owner is in the scratch register."""
+def _store_argument(s: Body, k: i64, v: i64, i: i64, offset: i64, op: i64) -> None:
+    """Stores an operand to the overflow area, whose owner is in the scratch register. `op` is for vector registers."""
     r = s.where(k, v)
     if r < 0:
         s.load(FLOAT_SCRATCH, k, v, i)
         r = FLOAT_SCRATCH
     if r >= XMM0:
-        s.rm(Op.MOVSD_STORE, 0, r, SCRATCH, offset)
+        s.rm(op, 0, r, SCRATCH, offset)
     else:
         s.rm(Op.MOV_STORE, 1, r, SCRATCH, offset)
 
@@ -202,8 +209,7 @@ def _results(s: Body, signature: Signature) -> None:
             if not area:
                 s.rm(Op.MOV, 1, SCRATCH, VM, VMContextOffsets.STORE_CONTEXT)
                 area = True
-            narrow = signature.results[k] & NARROW != 0
-            s.rm(Op.MOVSS if narrow else Op.MOVSD, 0, FLOAT_SCRATCH, SCRATCH, results_offset(place))
+            s.rm(load_of(signature.results[k]), 0, FLOAT_SCRATCH, SCRATCH, results_offset(place))
             s.store_slot(FLOAT_SCRATCH, s.slot(s.depth))
             s.push(SLOT, 0)
         else:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from array import array
 
-from wasmforge.binary.features import SIMD
 from wasmforge.compiler.baseline.context import Context
 from wasmforge.compiler.baseline.function import Compiler
 from wasmforge.compiler.baseline.trampolines import array_to_wasm, wasm_to_array
 from wasmforge.compiler.environ import Tunables
 from wasmforge.compiler.link import canonical_types, link
 from wasmforge.compiler.tables.address_map import NO_POSITION
-from wasmforge.syntax.errors import UnsupportedFeatureError, WasmtimeError
+from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.module import Module
 from wasmforge.validation import ModuleValidation
 
@@ -66,8 +65,6 @@ def check_supported(facts: ModuleValidation, tunables: Tunables) -> None:
     for name in ("debug_guest", "consume_fuel", "epoch_interruption"):
         if getattr(tunables, name):
             raise WasmtimeError(f"the baseline compiler does not support {name} yet")
-    if facts.uses_vectors:
-        raise UnsupportedFeatureError(SIMD, 0)
 
 
 class _Text:

@@ -6,6 +6,7 @@ emitters read it.
 
 from __future__ import annotations
 
+from wasmforge.compiler.baseline.asm import Op
 from wasmforge.compiler.baseline.registers import ARGUMENTS, FLOAT_ARGUMENTS, FLOAT_RESULTS, RESULTS
 from wasmforge.compiler.environ import (
     VALRAW_SIZE,
@@ -17,23 +18,27 @@ from wasmforge.compiler.environ import (
 )
 from wasmforge.compiler.target import host_level
 from wasmforge.syntax.module import Module
-from wasmforge.syntax.types import EXTERNREF, F32, F64, I32, ExternKind, FuncType
+from wasmforge.syntax.types import EXTERNREF, F32, F64, I32, V128, ExternKind, FuncType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["AREA", "FLOAT", "NARROW", "Context", "Signature"]
+__all__ = ["AREA", "FLOAT", "NARROW", "VECTOR", "Context", "Signature"]
 
 AREA: Final = 64
 """Places from here on are slots of an area of the store context, those below are registers."""
 
 FLOAT: Final = 1
 NARROW: Final = 2
-"""Bits of a signature's type bytes: f32 or f64; four bytes that want zero-extension (i32, f32, externref)."""
+VECTOR: Final = 4
+"""Bits of a signature's type bytes: f32, f64 or v128; four bytes that want zero-extension (i32, f32, externref); v128
+alone."""
 
 
 def _flags(t: int) -> int:
+    if t == V128:
+        return FLOAT | VECTOR
     return (FLOAT if t in (F32, F64) else 0) | (NARROW if t in (I32, F32, EXTERNREF) else 0)
 
 
@@ -68,6 +73,18 @@ def results_offset(place: int) -> int:
     return StoreContext.RESULTS_AREA + VALRAW_SIZE * (place - AREA)
 
 
+def load_of(flags: int) -> int:
+    """The instruction that loads a value of the vector class, by its type flags."""
+    if flags & VECTOR:
+        return Op.MOVUPS
+    return Op.MOVSS if flags & NARROW else Op.MOVSD
+
+
+def store_of(flags: int) -> int:
+    """The one that stores it, and what is above a float with it."""
+    return Op.MOVUPS_STORE if flags & VECTOR else Op.MOVSD_STORE
+
+
 class Context:
     """The module as function bodies see it. Indices are those of the index spaces, imports first.
 
@@ -92,6 +109,12 @@ class Context:
         self.guarded: bool = tunables.signals_based_traps and tunables.memory_reservation >= 1 << 32
         self.guard: int = tunables.memory_guard_size
         self.has_bmi: bool = host_level() != "x86-64-v2"
+        self.has_avx: bool = self.has_bmi
+        """AVX2 and FMA too: levels bring them together."""
+        self.deterministic: bool = tunables.relaxed_simd_deterministic
+        """Relaxed vector instructions as in the specification's deterministic profile."""
+        self.vectors_pass: bool = V128 in self.globals or any(V128 in ft.results for ft in self.types)
+        """Whether a function could have a vector without an instruction that makes one."""
 
     def signature(self, type_index: int) -> Signature:
         """The signature of a function type, made when first wanted."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import FUNCTION, IF, LOOP, Body, Label
-from wasmforge.compiler.baseline.context import AREA, FLOAT, NARROW, results_offset
+from wasmforge.compiler.baseline.context import AREA, FLOAT, NARROW, VECTOR, results_offset, store_of
 from wasmforge.compiler.baseline.integer import test_zero
 from wasmforge.compiler.baseline.locals import epilogue, skip_immediates
 from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, NONE, RAX, RBP, SCRATCH, VM, XMM0
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["branch", "branch_if", "branch_table", "else_", "end", "enter", "return_", "unreachable"]
 
 _EMPTY: Final = 0x40
-_ONE_RESULT: Final = {0x7F: bytes((NARROW,)), 0x7E: b"\0", 0x7D: bytes((FLOAT | NARROW,)), 0x7C: bytes((FLOAT,))}
+_ONE_RESULT: Final = {
+    0x7F: bytes((NARROW,)),
+    0x7E: b"\0",
+    0x7D: bytes((FLOAT | NARROW,)),
+    0x7C: bytes((FLOAT,)),
+    0x7B: bytes((FLOAT | VECTOR,)),
+}
 _REFERENCES: Final = {0x70: b"\0", 0x6F: bytes((NARROW,))}
 _SHORT: Final[dict[int, bytes]] = {_EMPTY: b"", **_ONE_RESULT, **_REFERENCES}
 
@@ -106,16 +112,16 @@ def _is_simple(s: Body, label: Label) -> bool:
 
 def _move_slots(s: Body, label: Label) -> None:
     """Moves the topmost operands, which are in their slots, down to those of the label. What was there is lost."""
-    n: i64 = len(label.arity())
+    types = label.arity()
+    n: i64 = len(types)
     origin = s.depth - n
     to = label.height
     s.check_size()
-    while n > 0:
-        s.rm(Op.MOVSD, 0, FLOAT_SCRATCH, RBP, s.slot(origin))
-        s.store_slot(FLOAT_SCRATCH, s.slot(to))
-        origin += 1
-        to += 1
-        n -= 1
+    k: i64 = 0
+    while k < n:
+        s.rm(s.load_op if types[k] & FLOAT else Op.MOVSD, 0, FLOAT_SCRATCH, RBP, s.slot(origin + k))
+        s.store_slot(FLOAT_SCRATCH, s.slot(to + k))
+        k += 1
 
 
 def _jump_to(s: Body, label: Label, condition: i64) -> None:
@@ -404,10 +410,8 @@ def _return_from_slots(s: Body, label: Label) -> None:
         place: i64 = places[k]
         at = s.slot(k)
         if place >= AREA:
-            s.rm(Op.MOVSD, 0, FLOAT_SCRATCH, RBP, at)
-            s.rm(Op.MOVSD_STORE, 0, FLOAT_SCRATCH, SCRATCH, results_offset(place))
-        elif place >= XMM0:
-            s.rm(Op.MOVSD, 0, place, RBP, at)
+            s.rm(s.load_op, 0, FLOAT_SCRATCH, RBP, at)
+            s.rm(store_of(label.results[k]), 0, FLOAT_SCRATCH, SCRATCH, results_offset(place))
         else:
-            s.rm(Op.MOV, 1, place, RBP, at)
+            s.load_slot(place, at)
         k += 1

@@ -16,9 +16,10 @@ from wasmforge.compiler.baseline.context import Context
 from wasmforge.compiler.baseline.locals import Frame
 from wasmforge.compiler.baseline.registers import NONE, RBP, XMM0
 from wasmforge.compiler.baseline.rows import CLASS
-from wasmforge.compiler.baseline.values import CONST, FLAGS, LOCAL, REG, SLOT, WINDOW
+from wasmforge.compiler.baseline.values import CONST, FLAGS, LOCAL, REG, SLOT, VECTOR_CONST, WINDOW
+from wasmforge.compiler.baseline.vector_rows import instruction as vector_instruction
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import F32, F64
+from wasmforge.syntax.types import F32, F64, V128
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ def _walk(s: Body) -> None:
         elif op == 0x42:
             x = s.signed()
             s.push(CONST, x)
+        elif op == 0xFD:
+            vector_instruction(s)
         elif op == 0x11:
             calls.call_indirect(s)
         elif op == 0x05:
@@ -336,7 +339,9 @@ def _class_of_result(s: Body, t: i64, k: i64, v: i64, k2: i64, v2: i64) -> i64:
     """Whether the operands of a select are floats: 0 or 1, or `NONE` if neither their type, nor a register, nor the
     next instruction tells."""
     if t:
-        return 1 if t in (F32, F64) else 0
+        return 1 if t in (F32, F64, V128) else 0
+    if k == VECTOR_CONST or k2 == VECTOR_CONST:
+        return 1
     r = s.where(k, v)
     if r < 0:
         r = s.where(k2, v2)
@@ -357,6 +362,19 @@ def _class_of_result(s: Body, t: i64, k: i64, v: i64, k2: i64, v2: i64) -> i64:
     return 1 if rows.FIRST_FLOAT <= kind <= rows.LAST_FLOAT else 0
 
 
+def _select_wide(s: Body, condition: i64, k: i64, v: i64, i: i64, k2: i64, v2: i64) -> None:
+    """A select of constants and slots whose type nobody knows, which may be vectors."""
+    j = s.depth
+    r = s.alloc_float()
+    s.load(r, k2, v2, j)
+    proceed = s.skip_if(condition)
+    s.load(r, k, v, i)
+    s.skip_end(proceed)
+    s.store_slot(r, s.slot(j))
+    s.release(r)
+    s.push(SLOT, 0)
+
+
 def _select(s: Body, t: i64) -> None:
     """The condition first, since what follows leaves the flags alone. `t` is the type, or 0."""
     condition = control.pop_condition(s)
@@ -371,6 +389,9 @@ def _select(s: Body, t: i64) -> None:
     r: i64
     kind = _class_of_result(s, t, k, v, k2, v2)
     if kind == NONE:
+        if s.frame.vectors:
+            _select_wide(s, condition, k, v, i, k2, v2)
+            return
         # Constants and slots only: as integers, and back to a slot, which has no class.
         r = s.alloc()
         s.load(r, k2, v2, j)

@@ -9,7 +9,16 @@ Frame, downwards from rbp: saved registers, homes of locals, slots of the operan
 from __future__ import annotations
 
 from wasmforge.compiler.baseline.asm import Condition, Op
-from wasmforge.compiler.baseline.context import AREA, FLOAT, NARROW, Context, Signature, overflow_offset
+from wasmforge.compiler.baseline.context import (
+    AREA,
+    FLOAT,
+    NARROW,
+    VECTOR,
+    Context,
+    Signature,
+    load_of,
+    overflow_offset,
+)
 from wasmforge.compiler.baseline.registers import (
     BASE,
     FLOAT_PINS,
@@ -33,7 +42,7 @@ from wasmforge.compiler.baseline.registers import (
 from wasmforge.compiler.baseline.values import State
 from wasmforge.compiler.environ import STACK_PROBE_SIZE, VMContextOffsets, VMMemory
 from wasmforge.syntax.instructions import BY_OPCODE, Immediate, Opcode
-from wasmforge.syntax.types import F32, F64
+from wasmforge.syntax.types import F32, F64, V128
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,11 +66,15 @@ _END: Final = 10
 _CALL: Final = 11
 _CALL_INDIRECT: Final = 12
 _GROW: Final = 13
+_VECTOR: Final = 14
+_MEMARG_LANE: Final = 15
+_SIXTEEN_BYTES: Final = 16
 
 
 def _shape(opcode: int) -> int:
     named = {
         0xFC: _PREFIX,
+        0xFD: _VECTOR,
         Opcode.END: _END,
         Opcode.CALL: _CALL,
         Opcode.CALL_INDIRECT: _CALL_INDIRECT,
@@ -88,9 +101,25 @@ SHAPE: Final = bytes(_shape(opcode) for opcode in range(256))
 _PREFIXED_IMMEDIATES: Final = bytes(
     len(BY_OPCODE[0xFC000 | n].immediates) if 0xFC000 | n in BY_OPCODE else 0 for n in range(32)
 )
+_VECTOR_SHAPES: Final = {
+    (): 0,
+    (Immediate.LANE,): _ONE,
+    (Immediate.MEMARG,): _MEMARG,
+    (Immediate.MEMARG, Immediate.LANE): _MEMARG_LANE,
+    (Immediate.LANES,): _SIXTEEN_BYTES,
+    (Immediate.V128_CONST,): _SIXTEEN_BYTES,
+}
+VECTOR_SHAPE: Final = bytes(
+    _VECTOR_SHAPES[BY_OPCODE[0xFD000 | n].immediates] if 0xFD000 | n in BY_OPCODE else 0 for n in range(0x114)
+)
 _MEMORY_INIT: Final = Opcode.MEMORY_INIT & 0xFF  # those before it are saturating conversions
 _DATA_DROP: Final = Opcode.DATA_DROP & 0xFF
 _MEMORY_FILL: Final = Opcode.MEMORY_FILL & 0xFF
+
+_GLOBAL_GET: Final = 0x23
+_CALL_FUNCTION: Final = 0x10
+_CALL_TABLE: Final = 0x11
+_V128_BLOCK: Final = V128 - 0x80
 
 _LOOP_WEIGHT: Final = 8
 _HEAVIEST: Final = 4096
@@ -105,8 +134,17 @@ def skip_immediates(s: State, op: i64) -> None:
     n: i64
     if shape == 0 or shape == _END:
         return
+    if shape == _VECTOR:
+        shape = VECTOR_SHAPE[s.unsigned()]
+        if shape == 0:
+            return
+        if shape == _SIXTEEN_BYTES:
+            s.pc += 16
+            return
     if shape == _MEMARG:
         n = 3 if code[s.pc] & 0x40 else 2
+    elif shape == _MEMARG_LANE:
+        n = 4 if code[s.pc] & 0x40 else 3
     elif shape == _LABELS:
         n = s.unsigned() + 1
     elif shape == _FOUR_BYTES:
@@ -148,6 +186,8 @@ class Frame:
         self.foreign_calls = False
         """Whether there are calls that change the vmctx register: of imports and through tables."""
         self.uses_memory = False
+        self.vectors = False
+        """Whether there may be values of 16 bytes."""
         self.saved: list[int] = []
         self.moves_to: list[int] = []
         self.moves_from: list[int] = []
@@ -157,6 +197,11 @@ def begin(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None:
     """Scans the body and decides where each local lives. Leaves `s` as it is behind the prologue."""
     _scan(s, frame)
     _classify(s, frame, runs)
+    if frame.context.vectors_pass and not frame.vectors:
+        _find_vectors(s, frame)
+    s.stride = 16 if frame.vectors else 8
+    s.load_op = Op.MOVUPS if frame.vectors else Op.MOVSD
+    s.store_op = Op.MOVUPS_STORE if frame.vectors else Op.MOVSD_STORE
     leaf = not frame.calls
     s.base = NONE
     s.pool = POOL | FLOAT_POOL
@@ -253,6 +298,12 @@ def _scan(s: State, frame: Frame) -> None:
                     frame.calls = True
                     frame.call_weight += weight
                     frame.foreign_calls = True
+                elif shape == _VECTOR:
+                    frame.vectors = True
+                    shape = VECTOR_SHAPE[s.unsigned()]
+                    if shape in (_MEMARG, _MEMARG_LANE):
+                        frame.uses_memory = True
+                    s.pc = pc
                 elif shape == _GROW:
                     frame.calls = True
                     frame.call_weight += weight
@@ -263,6 +314,29 @@ def _scan(s: State, frame: Frame) -> None:
                         frame.uses_memory = True
                 skip_immediates(s, op)
             pc = s.pc
+    s.pc = 0
+
+
+def _find_vectors(s: State, frame: Frame) -> None:
+    """Looks for vectors that come from elsewhere: from a global, a call, or into a block."""
+    code = s.code
+    context = frame.context
+    end: i64 = len(code)
+    while s.pc < end and not frame.vectors:
+        op: i64 = code[s.pc]
+        s.pc += 1
+        at = s.pc
+        if op == _GLOBAL_GET:
+            frame.vectors = context.globals[s.unsigned()] == V128
+        elif op == _CALL_FUNCTION:
+            frame.vectors = V128 in context.types[context.functions[s.unsigned()]].results
+        elif op == _CALL_TABLE:
+            frame.vectors = V128 in context.types[s.unsigned()].results
+        elif 0x02 <= op <= 0x04:
+            block = s.signed()
+            frame.vectors = block == _V128_BLOCK if block < 0 else V128 in context.types[block].results
+        s.pc = at
+        skip_immediates(s, op)
     s.pc = 0
 
 
@@ -281,6 +355,8 @@ def _classify(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None
     for x in frame.touched:
         if x < count:
             s.floats[x] = params[x] & FLOAT != 0
+            if params[x] & VECTOR:
+                frame.vectors = True
             continue
         low: i64 = 0
         high: i64 = len(ends)
@@ -291,7 +367,9 @@ def _classify(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None
             else:
                 high = middle
         t = types[low]
-        s.floats[x] = t in (F32, F64)
+        s.floats[x] = t in (F32, F64, V128)
+        if t == V128:
+            frame.vectors = True
 
 
 def _pin(s: State, frame: Frame, registers: bytes, is_float: bool) -> None:
@@ -341,19 +419,21 @@ def _arrival(s: State, frame: Frame, x: i64, r: i64) -> i64:
 def _place(s: State, frame: Frame) -> None:
     """Assigns homes to the locals that are not pinned: parameters first, the zeroed ones together behind them; then to
     those that are saved around calls."""
-    at: i64 = -8 - 8 * len(frame.saved)
+    stride = s.stride
+    at: i64 = -8 * len(frame.saved)
+    at = (at & -stride) - stride
     count: i64 = len(frame.signature.params)
     for x in frame.touched:
         if x < count and s.pins[x] < 0:
             s.homes[x] = at
-            at -= 8
+            at -= stride
     for x in frame.touched:
         if x >= count and s.pins[x] < 0:
             s.homes[x] = at
-            at -= 8
+            at -= stride
     for x in frame.volatile:
         s.homes[x] = at
-        at -= 8
+        at -= stride
     s.slots_at = at
 
 
@@ -392,7 +472,7 @@ def prologue(s: State, frame: Frame) -> None:
     for r in frame.saved:
         s.push_register(r)
     saved: i64 = 8 * len(frame.saved)
-    size: i64 = -s.slots_at - 8 + 8 * s.deepest
+    size: i64 = s.stride * (s.deepest - 1) - s.slots_at
     size = ((size + 15) & ~15) - saved
     _extend_stack(s, size)
     if s.base >= 0:
@@ -446,13 +526,13 @@ def _receive_params(s: State, frame: Frame) -> None:
     for x in frame.touched:
         if x < count and signature.param_places[x] >= AREA:
             offset = overflow_offset(signature.param_places[x])
-            narrow = signature.params[x] & NARROW != 0
+            flags = signature.params[x]
             pin = s.pins[x]
             if 0 <= pin < XMM0:
-                s.rm(Op.MOV, 0 if narrow else 1, pin, SCRATCH, offset)
+                s.rm(Op.MOV, 0 if flags & NARROW else 1, pin, SCRATCH, offset)
                 continue
             to: i64 = pin if pin >= 0 else FLOAT_SCRATCH
-            s.rm(Op.MOVSS if narrow else Op.MOVSD, 0, to, SCRATCH, offset)
+            s.rm(load_of(flags), 0, to, SCRATCH, offset)
             if pin < 0:
                 s.store_slot(to, s.homes[x])
 
@@ -475,16 +555,17 @@ def _zero_locals(s: State, frame: Frame) -> None:
             zeroed += 1
     if zeroed == 0:
         return
-    if zeroed == 1:
+    if zeroed == 1 and s.stride == 8:
         s.rm(Op.MOV_IMMEDIATE, 1, 0, RBP, lowest)
         s.dword(0)
         return
     s.rr(Op.XORPS, 0, FLOAT_SCRATCH, FLOAT_SCRATCH)
-    while zeroed >= 2:
+    remaining = zeroed * s.stride
+    while remaining >= 16:
         s.rm(Op.MOVUPS_STORE, 0, FLOAT_SCRATCH, RBP, lowest)
         lowest += 16
-        zeroed -= 2
-    if zeroed:
+        remaining -= 16
+    if remaining:
         s.store_slot(FLOAT_SCRATCH, lowest)
 
 

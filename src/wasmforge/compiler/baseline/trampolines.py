@@ -7,8 +7,17 @@ through them, and no rows in the tables.
 from __future__ import annotations
 
 from wasmforge.compiler.baseline.asm import Assembler, Op
-from wasmforge.compiler.baseline.context import AREA, NARROW, Signature, overflow_offset, results_offset
-from wasmforge.compiler.baseline.registers import ARGUMENTS, R10, RBP, RBX, RSP, SCRATCH, VM, XMM0
+from wasmforge.compiler.baseline.context import (
+    AREA,
+    NARROW,
+    VECTOR,
+    Signature,
+    load_of,
+    overflow_offset,
+    results_offset,
+    store_of,
+)
+from wasmforge.compiler.baseline.registers import ARGUMENTS, FLOAT_SCRATCH, R10, RBP, RBX, RSP, SCRATCH, VM, XMM0
 from wasmforge.compiler.environ import VALRAW_SIZE, HostFuncContext, VMContextOffsets
 
 __all__ = ["array_to_wasm", "wasm_to_array"]
@@ -18,18 +27,25 @@ _LEAVE_RET = b"\xc9\xc3"
 
 def _load(a: Assembler, place: int, flags: int, base: int, offset: int) -> None:
     """Loads a value into its register. What an i32 has above its four bytes in a ValRaw is undefined."""
-    narrow = flags & NARROW != 0
     if place >= XMM0:
-        a.rm(Op.MOVSS if narrow else Op.MOVSD, 0, place, base, offset)
+        a.rm(load_of(flags), 0, place, base, offset)
     else:
-        a.rm(Op.MOV, 0 if narrow else 1, place, base, offset)
+        a.rm(Op.MOV, 0 if flags & NARROW else 1, place, base, offset)
 
 
-def _store(a: Assembler, place: int, base: int, offset: int) -> None:
+def _store(a: Assembler, place: int, flags: int, base: int, offset: int) -> None:
     if place >= XMM0:
-        a.rm(Op.MOVSD_STORE, 0, place, base, offset)
+        a.rm(store_of(flags), 0, place, base, offset)
     else:
         a.rm(Op.MOV_STORE, 1, place, base, offset)
+
+
+def _copy(a: Assembler, spare: int, flags: int, base: int, offset: int, target: int, to: int) -> None:
+    """Copies a value between slots, by way of an integer register unless it is too wide for one."""
+    if flags & VECTOR:
+        spare = FLOAT_SCRATCH
+    _load(a, spare, flags, base, offset)
+    _store(a, spare, flags, target, to)
 
 
 def array_to_wasm(signature: Signature) -> bytes:
@@ -51,8 +67,7 @@ def array_to_wasm(signature: Signature) -> bytes:
         a.rm(Op.MOV, 1, spare, VM, VMContextOffsets.STORE_CONTEXT)
     for k, place in enumerate(signature.param_places):
         if place >= AREA:
-            _load(a, values, signature.params[k], RBX, VALRAW_SIZE * k)
-            _store(a, values, spare, overflow_offset(place))
+            _copy(a, values, signature.params[k], RBX, VALRAW_SIZE * k, spare, overflow_offset(place))
     for k, place in enumerate(signature.param_places):
         if place < AREA:
             _load(a, place, signature.params[k], RBX, VALRAW_SIZE * k)
@@ -61,10 +76,9 @@ def array_to_wasm(signature: Signature) -> bytes:
         a.rm(Op.MOV, 1, spare, VM, VMContextOffsets.STORE_CONTEXT)
     for k, place in enumerate(signature.result_places):
         if place >= AREA:
-            _load(a, SCRATCH, signature.results[k], spare, results_offset(place))
-            _store(a, SCRATCH, RBX, VALRAW_SIZE * k)
+            _copy(a, SCRATCH, signature.results[k], spare, results_offset(place), RBX, VALRAW_SIZE * k)
         else:
-            _store(a, place, RBX, VALRAW_SIZE * k)
+            _store(a, place, signature.results[k], RBX, VALRAW_SIZE * k)
     a.rm(Op.MOV, 1, VM, RBP, -8)
     a.rm(Op.MOV, 1, RBX, RBP, -16)
     return a.out.getvalue() + _LEAVE_RET
@@ -82,13 +96,12 @@ def wasm_to_array(signature: Signature) -> bytes:
         a.group1(5, 1, RSP, VALRAW_SIZE * slots)
     for k, place in enumerate(signature.param_places):
         if place < AREA:
-            _store(a, place, RSP, VALRAW_SIZE * k)
+            _store(a, place, signature.params[k], RSP, VALRAW_SIZE * k)
     if signature.uses_area:
         a.rm(Op.MOV, 1, SCRATCH, VM, HostFuncContext.STORE_CONTEXT)
     for k, place in enumerate(signature.param_places):
         if place >= AREA:
-            _load(a, callee, signature.params[k], SCRATCH, overflow_offset(place))
-            _store(a, callee, RSP, VALRAW_SIZE * k)
+            _copy(a, callee, signature.params[k], SCRATCH, overflow_offset(place), RSP, VALRAW_SIZE * k)
     a.rr(Op.MOV, 1, callee, VM)
     a.rr(Op.MOV, 1, caller, R10)
     a.rr(Op.MOV, 1, values, RSP)
@@ -99,8 +112,7 @@ def wasm_to_array(signature: Signature) -> bytes:
         a.rm(Op.MOV, 1, SCRATCH, VM, HostFuncContext.STORE_CONTEXT)
     for k, place in enumerate(signature.result_places):
         if place >= AREA:
-            _load(a, callee, signature.results[k], RSP, VALRAW_SIZE * k)
-            _store(a, callee, SCRATCH, results_offset(place))
+            _copy(a, callee, signature.results[k], RSP, VALRAW_SIZE * k, SCRATCH, results_offset(place))
         else:
             _load(a, place, signature.results[k], RSP, VALRAW_SIZE * k)
     return a.out.getvalue() + _LEAVE_RET

@@ -11,6 +11,8 @@ Invariants that everything relies on:
 - An operand in a register is in one of its class, integer or vector; constants and slots have no class.
 - Between two instructions a register is free, or owned by exactly one operand of the stack; a copy of a local sits in a
   free register and may be dropped at any time, for the local's home always holds the value as well.
+- In a function with vectors (`frame.vectors`) slots and homes are 16 bytes, aligned, and registers of the vector class
+  move there and back whole, whatever is in them: so no operand has to say whether it is a float or a vector.
 - Below `floor` there are only constants and slots. So whatever searches the stack looks at no more than `WINDOW`
   entries, and a deep stack cannot make compilation quadratic.
 - Moves, loads, stores and spills leave the flags alone.
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
     from mypy_extensions import i64
 
-__all__ = ["CONST", "FLAGS", "LOCAL", "REG", "SLOT", "WINDOW", "State"]
+__all__ = ["CONST", "FLAGS", "LOCAL", "REG", "SLOT", "VECTOR_CONST", "WINDOW", "State"]
 
 CONST: Final = 0
 """A constant; integers of 32 bits and f32 patterns as unsigned, those of 64 bits as signed numbers."""
@@ -48,6 +50,11 @@ SLOT: Final = 3
 """The frame slot that belongs to the operand's position on the stack."""
 FLAGS: Final = 4
 """A condition code that the next instruction consumes."""
+VECTOR_CONST: Final = 5
+"""A constant of 128 bits, by its index in `literals`; unlike a `CONST` it moves to its slot where others do."""
+
+ZEROS: Final = bytes(16)
+ONES: Final = b"\xff" * 16
 
 WINDOW: Final = 256
 
@@ -83,6 +90,12 @@ class State(Assembler):
         """The number of slots that the frame needs."""
         self.slots_at: i64 = 0
         """Displacement of slot 0 from rbp; the others follow downwards."""
+        self.stride: i64 = 8
+        """Bytes of a slot and of a local's home: 8, or 16 in a function with vectors."""
+        self.load_op: i64 = Op.MOVSD
+        self.store_op: i64 = Op.MOVSD_STORE
+        """How a vector register moves from and to a slot or home."""
+        self.literals: list[bytes] = []
         self.pool: i64 = 0
         self.free: i64 = 0
         self.base: i64 = NONE
@@ -97,6 +110,8 @@ class State(Assembler):
         self.cached: i64 = 0
         self.cached_local: list[int] = [0] * 32
         self.evicted: i64 = 0
+        self.hinted: i64 = NONE
+        """What `hint` said to the emitter of a vector instruction."""
         # The register that the instruction ending at `tested_at` has compared with zero, and in which width.
         self.tested: i64 = NONE
         self.tested_wide: i64 = 0
@@ -172,7 +187,7 @@ class State(Assembler):
         """The displacement of the slot of entry `i`."""
         if i >= self.deepest:
             self.deepest = i + 1
-        return self.slots_at - 8 * i
+        return self.slots_at - self.stride * i
 
     def spill(self, i: i64) -> None:
         """Moves entry `i` to its slot."""
@@ -188,7 +203,7 @@ class State(Assembler):
                 r = self.copies[v]
             if r < 0:
                 # Through the vector scratch: the integer one may hold an address.
-                self.rm(Op.MOVSD, 0, FLOAT_SCRATCH, RBP, self.homes[v])
+                self.rm(self.load_op if self.floats[v] else Op.MOVSD, 0, FLOAT_SCRATCH, RBP, self.homes[v])
                 r = FLOAT_SCRATCH
             self.store_slot(r, at)
         elif k == CONST:
@@ -198,13 +213,32 @@ class State(Assembler):
             else:
                 self.rc(Op.MOVSD, 0, FLOAT_SCRATCH, v)
                 self.store_slot(FLOAT_SCRATCH, at)
+        elif k == VECTOR_CONST:
+            self.load_literal(FLOAT_SCRATCH, v)
+            self.store_slot(FLOAT_SCRATCH, at)
         self.kinds[i] = SLOT
 
     def store_slot(self, r: i64, displacement: i64) -> None:
         if r >= XMM0:
-            self.rm(Op.MOVSD_STORE, 0, r, RBP, displacement)
+            self.rm(self.store_op, 0, r, RBP, displacement)
         else:
             self.rm(Op.MOV_STORE, 1, r, RBP, displacement)
+
+    def load_slot(self, r: i64, displacement: i64) -> None:
+        if r >= XMM0:
+            self.rm(self.load_op, 0, r, RBP, displacement)
+        else:
+            self.rm(Op.MOV, 1, r, RBP, displacement)
+
+    def load_literal(self, r: i64, x: i64) -> None:
+        """Loads a constant of 128 bits."""
+        literal = self.literals[x]
+        if literal == ZEROS:
+            self.rr(Op.XORPS, 0, r, r)
+        elif literal == ONES:
+            self.rr(Op.PCMPEQD, 0, r, r)
+        else:
+            self.rv(Op.MOVAPS, 0, r, literal, 0)
 
     def flush(self) -> None:
         """Moves everything but constants to slots."""
@@ -409,12 +443,15 @@ class State(Assembler):
                 self.rr(Op.XORPS, 0, r, r)
             else:
                 self.rc(Op.MOVSD, 0, r, v)
-        else:
-            at: i64 = self.slot(i) if k == SLOT else self.homes[v]
-            if r >= XMM0:
-                self.rm(Op.MOVSD, 0, r, RBP, at)
+        elif k == SLOT:
+            self.load_slot(r, self.slot(i))
+        elif k == LOCAL:
+            if r >= XMM0 and not self.floats[v]:
+                self.rm(Op.MOVSD, 0, r, RBP, self.homes[v])
             else:
-                self.rm(Op.MOV, 1, r, RBP, at)
+                self.load_slot(r, self.homes[v])
+        else:
+            self.load_literal(r, v)
 
     def use(self, op: i64, wide: i64, reg: i64, k: i64, v: i64, i: i64) -> None:
         """`op reg, operand` for an integer operand, which stays what it is. A constant goes through the scratch
@@ -435,6 +472,16 @@ class State(Assembler):
             self.rr(op, 0, reg, r)
         elif k == CONST:
             self.rc(op, 0, reg, v)
+        else:
+            self.rm(op, 0, reg, RBP, self.slot(i) if k == SLOT else self.homes[v])
+
+    def use_vector(self, op: i64, reg: i64, k: i64, v: i64, i: i64, behind: i64) -> None:
+        """`op reg, operand` for an operand of 16 bytes, which stays what it is. The caller appends `behind` bytes."""
+        r = self.where(k, v)
+        if r >= 0:
+            self.rr(op, 0, reg, r)
+        elif k == VECTOR_CONST:
+            self.rv(op, 0, reg, self.literals[v], behind)
         else:
             self.rm(op, 0, reg, RBP, self.slot(i) if k == SLOT else self.homes[v])
 
