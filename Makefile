@@ -53,9 +53,10 @@ lint: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m bench
 
-## guests: build the C programs that tests and benchmarks run
+## guests: build the C programs that tests and benchmarks run, and fetch CPython and QuickJS for WASI
 guests: $(VENV)/.test
 	$(BIN)/python bench/build_guests.py
+	$(BIN)/python bench/fetch_guests.py
 
 clean:
 	rm -rf $(VENV) build dist .cache bench/build bench/results

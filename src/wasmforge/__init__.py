@@ -47,11 +47,19 @@ if TYPE_CHECKING:
     from wasmforge.wasi import Symlink as Symlink
     from wasmforge.wasi import WasiConfig as WasiConfig
     from wasmforge.wasi import ZipDirectory as ZipDirectory
+    from wasmforge.wasi.sandbox import CompletedRun as CompletedRun
+    from wasmforge.wasi.sandbox import LimitExceeded as LimitExceeded
+    from wasmforge.wasi.sandbox import MemoryLimitExceeded as MemoryLimitExceeded
+    from wasmforge.wasi.sandbox import OpenFilesLimitExceeded as OpenFilesLimitExceeded
+    from wasmforge.wasi.sandbox import OutputLimitExceeded as OutputLimitExceeded
+    from wasmforge.wasi.sandbox import TimeoutExpired as TimeoutExpired
+    from wasmforge.wasi.sandbox import run as run
 
 
 __all__ = [
     "Caller",
     "Clocks",
+    "CompletedRun",
     "Config",
     "DirPerms",
     "Engine",
@@ -67,16 +75,21 @@ __all__ = [
     "GlobalType",
     "ImportType",
     "Instance",
+    "LimitExceeded",
     "Limits",
     "Linker",
     "Memory",
     "MemoryDirectory",
+    "MemoryLimitExceeded",
     "MemoryType",
     "Module",
+    "OpenFilesLimitExceeded",
+    "OutputLimitExceeded",
     "Store",
     "Symlink",
     "Table",
     "TableType",
+    "TimeoutExpired",
     "Trap",
     "TrapCode",
     "Val",
@@ -85,6 +98,7 @@ __all__ = [
     "WasmtimeError",
     "ZipDirectory",
     "load",
+    "run",
     "wat2wasm",
 ]
 
@@ -95,6 +109,7 @@ __version__ = VERSION
 _MODULES = {
     "Caller": "func",
     "Clocks": "wasi",
+    "CompletedRun": "wasi.sandbox",
     "Config": "config",
     "DirPerms": "wasi",
     "Engine": "engine",
@@ -110,16 +125,21 @@ _MODULES = {
     "GlobalType": "types",
     "ImportType": "types",
     "Instance": "instance",
+    "LimitExceeded": "wasi.sandbox",
     "Limits": "types",
     "Linker": "linker",
     "Memory": "memory",
     "MemoryDirectory": "wasi",
+    "MemoryLimitExceeded": "wasi.sandbox",
     "MemoryType": "types",
     "Module": "module",
+    "OpenFilesLimitExceeded": "wasi.sandbox",
+    "OutputLimitExceeded": "wasi.sandbox",
     "Store": "store",
     "Symlink": "wasi",
     "Table": "table",
     "TableType": "types",
+    "TimeoutExpired": "wasi.sandbox",
     "Trap": "trap",
     "TrapCode": "trap",
     "Val": "values",
@@ -128,6 +148,7 @@ _MODULES = {
     "WasmtimeError": "syntax.errors",
     "ZipDirectory": "wasi",
     "load": "loading",
+    "run": "wasi.sandbox",
     "wat2wasm": "text",
 }
 

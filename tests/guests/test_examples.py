@@ -82,7 +82,7 @@ def test_compiled_image_runs_without_a_compiler() -> None:
 
 
 def test_every_script_is_tested() -> None:
-    assert set(SCRIPTS) == {*SAME_IN_WASMTIME, "quickstart", "compiled"}
+    assert set(SCRIPTS) == {*SAME_IN_WASMTIME, "quickstart", "compiled", "untrusted_python"}
 
 
 # --- The program of `make run` ---------------------------------------------------------------------------------------

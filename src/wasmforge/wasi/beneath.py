@@ -17,6 +17,7 @@ import os
 import stat
 import struct
 
+from wasmforge.wasi import waiting
 from wasmforge.wasi.errno import LOOP, NOENT, NOTDIR, PERM, WasiError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it would cost a command line 4 ms
@@ -59,6 +60,7 @@ def _openat2(directory: int, path: bytes, flags: int, mode: int) -> int:
             raise WasiError(PERM)
         if error not in (host.EAGAIN, host.EINTR):
             raise OSError(error, os.strerror(error))
+        waiting.check()  # opening a named pipe waits for its other end
     raise OSError(host.EAGAIN, os.strerror(host.EAGAIN))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import os
 
-from wasmforge.wasi import abi
+from wasmforge.wasi import abi, waiting
 from wasmforge.wasi.errno import BADF, MFILE, NOTDIR, SPIPE, WasiError
 
 TYPE_CHECKING = False  # typing is not imported at run time: it would cost a command line 4 ms
@@ -293,11 +293,13 @@ class HostInput(_Input):
         self.file_type = abi.FILETYPE_CHARACTER_DEVICE if _is_terminal(descriptor) else abi.FILETYPE_UNKNOWN
 
     def read(self, buffers: list[memoryview]) -> int:
+        waiting.ready(self.descriptor, write=False)
         while True:
             try:
                 return os.readv(self.descriptor, buffers)
             except BlockingIOError:
-                _wait(self.descriptor, write=False)
+                # Another process may have made a stream that we share non-blocking; guests expect it to wait.
+                waiting.ready(self.descriptor, write=False, always=True)
 
     def poll_target(self, write: bool) -> int | None:
         if write:
@@ -324,11 +326,12 @@ class HostOutput(_Output):
         self.file_type = abi.FILETYPE_CHARACTER_DEVICE if _is_terminal(descriptor) else abi.FILETYPE_UNKNOWN
 
     def write(self, buffers: list[memoryview]) -> int:
+        waiting.ready(self.descriptor, write=True)
         while True:
             try:
                 return os.writev(self.descriptor, buffers)
             except BlockingIOError:
-                _wait(self.descriptor, write=True)
+                waiting.ready(self.descriptor, write=True, always=True)
 
     def poll_target(self, write: bool) -> int | None:
         if not write:
@@ -342,15 +345,6 @@ class HostOutput(_Output):
 
     def __del__(self) -> None:
         self.close()
-
-
-def _wait(descriptor: int, write: bool) -> None:
-    """Another process may have made a stream that we share non-blocking; guests expect the standard streams to wait."""
-    import select
-
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT if write else select.POLLIN)
-    poll.poll()
 
 
 def _is_terminal(descriptor: int) -> bool:
@@ -370,9 +364,10 @@ class DescriptorTable:
     for itself. `limit` bounds the table; beyond it the guest gets EMFILE.
     """
 
-    __slots__ = ("_free", "_next", "entries", "limit")
+    __slots__ = ("_free", "_next", "entries", "exceeded", "limit")
 
     def __init__(self, limit: int = MAX_DESCRIPTORS) -> None:
+        self.exceeded: Callable[[], BaseException] | None = None  # what to raise instead of EMFILE
         self.entries: dict[int, Descriptor] = {}
         self._free: list[int] = []
         self._next = 0
@@ -394,7 +389,7 @@ class DescriptorTable:
     def reserve(self) -> None:
         """Raises MFILE when `add` would; to be asked before a file is made or truncated for nothing."""
         if len(self.entries) >= self.limit:
-            raise WasiError(MFILE)
+            raise WasiError(MFILE) if self.exceeded is None else self.exceeded()
 
     def add(self, descriptor: Descriptor) -> int:
         self.reserve()

@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 
-from wasmforge.wasi import abi
+from wasmforge.wasi import abi, waiting
 from wasmforge.wasi.beneath import ParentDirectory, open_beneath
 from wasmforge.wasi.descriptors import TIME_NOW, Descriptor, FileStatus, Times
 from wasmforge.wasi.errno import (
@@ -131,12 +131,19 @@ class HostFile(Descriptor):
     def read(self, buffers: list[memoryview]) -> int:
         if not self._readable:
             raise WasiError(BADF)
+        self._wait(write=False)
         return os.readv(self.descriptor, buffers)
 
     def write(self, buffers: list[memoryview]) -> int:
         if not self._writable:
             raise WasiError(BADF)
+        self._wait(write=True)
         return os.writev(self.descriptor, buffers)
+
+    def _wait(self, write: bool) -> None:
+        """A pipe or a device may block for ever, which a deadline shall end."""
+        if self.file_type != abi.FILETYPE_REGULAR_FILE and not self._flags & abi.FDFLAGS_NONBLOCK:
+            waiting.ready(self.descriptor, write)
 
     def pread(self, buffers: list[memoryview], offset: int) -> int:
         if offset > _MAX_OFFSET:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from wasmforge.wasi import abi
+from wasmforge.wasi import abi, waiting
 from wasmforge.wasi.errno import BADF, INVAL, SUCCESS, WasiError
 
 TYPE_CHECKING = False
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 MAX_SUBSCRIPTIONS: Final = 4096
 """A memory of 4 GiB could hold 89 million; each costs the host an object."""
-
-LONGEST_WAIT: Final = 3600
-"""Seconds of one wait of the host; longer ones are made of several. (A timeout may be 584 years, which overflows.)"""
 
 
 def poll_oneoff(
@@ -100,7 +97,7 @@ class _Poll:
         if not occurred:
             passed = max(min(self._timeouts)[0], 0)
             if not self._context.clocks.sleep(passed):
-                time.sleep(min(passed / 1e9, LONGEST_WAIT))
+                waiting.sleep(passed / 1e9)
         occurred += [
             abi.EVENT.pack(user_data, SUCCESS, abi.EVENTTYPE_CLOCK, 0, 0)
             for timeout, user_data in self._timeouts
@@ -110,22 +107,17 @@ class _Poll:
 
     def _wait_for_descriptors(self, left: int | None) -> list[bytes]:
         """Waits for at most `left` nanoseconds (None: without end), or a part of that."""
-        seconds = LONGEST_WAIT if left is None else min(left / 1e9, LONGEST_WAIT)
+        seconds = None if left is None else left / 1e9
         if not self._waiting:
-            if seconds:
-                time.sleep(seconds)
+            if seconds != 0:
+                waiting.sleep(waiting.LONGEST_WAIT if seconds is None else seconds)
             return []
         import select
 
-        read = [target for target, write, _ in self._waiting if not write]
-        written = [target for target, write, _ in self._waiting if write]
-        poll = select.poll()  # select.select would refuse descriptors above 1023
-        for target in {*read, *written}:
-            poll.register(
-                target, (select.POLLIN if target in read else 0) | (select.POLLOUT if target in written else 0)
-            )
-        # Milliseconds, rounded up, so that the last part of a wait does not spin.
-        found = dict(poll.poll(-(-seconds * 1000 // 1)))
+        wanted: dict[int, int] = {}
+        for target, write, _ in self._waiting:
+            wanted[target] = wanted.get(target, 0) | (select.POLLOUT if write else select.POLLIN)
+        found = waiting.poll(wanted, seconds)
         events = []
         for target, write, user_data in self._waiting:
             happened = found.get(target, 0)

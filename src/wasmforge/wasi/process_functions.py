@@ -75,7 +75,10 @@ def sched_yield(context: WasiContext, memory: GuestMemory) -> None:
 
 def proc_exit(context: WasiContext, memory: GuestMemory, status: int) -> NoReturn:
     if status >= FIRST_INVALID_EXIT_STATUS:
-        raise WasmtimeError("exit with invalid exit status outside of [0..126)")
+        error = WasmtimeError("exit with invalid exit status outside of [0..126)")
+        error.add_note(f"the status was {status}")
+        error.exit_status = status  # type: ignore[attr-defined]  # for `wasmforge.run`, which has no shell to spare
+        raise error
     from wasmforge.trap import ExitTrap  # brings the enum module: only programs that exit pay for it
 
     raise ExitTrap(f"Exited with i32 exit status {status}", status)
