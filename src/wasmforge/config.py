@@ -220,8 +220,9 @@ class Config(Managed):
         deterministic profile. Off by default: they are what the processor does fastest."""
         self._set("relaxed_simd_deterministic", _bool(enable))
 
-    wasm_multi_memory = _missing("wasm_multi_memory", "several memories in a module are")
-    wasm_memory64 = _missing("wasm_memory64", "64-bit memories are")
+    wasm_multi_memory = _feature(Feature.MULTI_MEMORY, "Several memories in a module")
+    wasm_memory64 = _feature(Feature.MEMORY64, "64-bit memories and tables")
+    wasm_custom_page_sizes = _feature(Feature.CUSTOM_PAGE_SIZES, "Memories with pages of one byte")
     wasm_exceptions = _missing("wasm_exceptions", "exceptions are")
 
     # --- Running --------------------------------------------------------------------------------------------
@@ -244,6 +245,13 @@ class Config(Managed):
         """Bytes of address space for each memory, 4 GiB by default; rounded up to whole pages of the host. Less is
         only used with explicit checks (`signals_based_traps = False`), and bounds how far a memory can grow."""
         self._set("memory_reservation", _whole_pages(_bytes(size, "memory_reservation")))
+
+    @_setting
+    def memory_reservation_for_growth(self, size: int) -> None:
+        """Bytes of address space that a 64-bit memory reserves beyond `memory_reservation` or its initial size, 64 GiB
+        by default; rounded up to whole pages of the host. It cannot grow further, since memories never move (those of
+        Wasmtime do). A memory whose type has a maximum reserves no more than that."""
+        self._set("memory_reservation_for_growth", _whole_pages(_bytes(size, "memory_reservation_for_growth")))
 
     @_setting
     def memory_guard_size(self, size: int) -> None:

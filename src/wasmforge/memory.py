@@ -54,8 +54,16 @@ class Memory:
         return MemoryType._wrap(self._checked(store).declared_type)
 
     def size(self, store: Storelike) -> int:
-        """The size in pages of 64 KiB."""
+        """The size in pages."""
         return self._checked(store).pages
+
+    def page_size(self, store: Storelike) -> int:
+        """Bytes in a page: 65536, or 1 (custom-page-sizes proposal)."""
+        return self._checked(store).page_size
+
+    def page_size_log2(self, store: Storelike) -> int:
+        """The binary logarithm of `page_size`."""
+        return self._checked(store).page_size_log2
 
     def data_len(self, store: Storelike) -> int:
         """The size in bytes."""

@@ -32,7 +32,7 @@ __all__ = [
 _NAMES = {**syntax.VALUE_TYPES, syntax.EXTERNREF: "anyref"}
 
 _MAX_TABLE_SIZE = (1 << 32) - 1
-_MAX_MEMORY_PAGES = 1 << 16
+_MAX_TABLE_SIZE_64 = (1 << 64) - 1
 
 
 class ValType(Managed):
@@ -217,18 +217,20 @@ def _checked_limits(limits: object) -> Limits:
 
 
 class TableType(Managed):
-    """The type of a table: what its elements are, and its size in elements."""
+    """The type of a table: what its elements are, its size in elements, and whether indices have 64 bits (memory64
+    proposal)."""
 
     _type: syntax.TableType
 
-    def __init__(self, valtype: ValType, limits: Limits) -> None:
+    def __init__(self, valtype: ValType, limits: Limits, is_64: bool = False) -> None:
         limits = _checked_limits(limits)
         element = _code(valtype)
         if element not in syntax.REFERENCE_TYPES:
             raise WasmtimeError("failed to allocate TableType")
-        if limits.min > _MAX_TABLE_SIZE or (limits.max or 0) > _MAX_TABLE_SIZE:
-            raise WasmtimeError(f"table size must be at most {_MAX_TABLE_SIZE} elements, got {limits!r}")
-        self._type = syntax.TableType(element, syntax.Limits(limits.min, limits.max))
+        most = _MAX_TABLE_SIZE_64 if is_64 else _MAX_TABLE_SIZE
+        if limits.min > most or (limits.max or 0) > most:
+            raise WasmtimeError(f"table size must be at most {most} elements, got {limits!r}")
+        self._type = syntax.TableType(element, syntax.Limits(limits.min, limits.max), bool(is_64))
 
     @classmethod
     def _wrap(cls, ty: syntax.TableType) -> TableType:
@@ -246,6 +248,11 @@ class TableType(Managed):
         """The size in elements."""
         return Limits._wrap(self._type.limits)
 
+    @property
+    def is_64(self) -> bool:
+        """Whether indices have 64 bits."""
+        return self._type.is_64
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TableType) and self._type == other._type
 
@@ -253,16 +260,17 @@ class TableType(Managed):
         return hash(self._type)
 
     def __repr__(self) -> str:
-        return f"TableType({self.element}, {self.limits!r})"
+        return f"TableType({self.element}, {self.limits!r}{', is_64=True' if self.is_64 else ''})"
 
 
 class MemoryType(Managed):
     """The type of a linear memory.
 
     Parameters:
-        limits: the size in pages of 64 KiB.
-        is_64, shared, page_size_log2: the memory64, threads and custom-page-sizes proposals, which this version
-            does not implement: any value but the default raises WasmtimeError.
+        limits: the size in pages.
+        is_64: whether addresses have 64 bits (memory64 proposal).
+        shared: the threads proposal, which this version does not implement: True raises WasmtimeError.
+        page_size_log2: the binary logarithm of the bytes in a page: 16, or 0 (custom-page-sizes proposal).
     """
 
     _type: syntax.MemoryType
@@ -270,24 +278,24 @@ class MemoryType(Managed):
     def __init__(self, limits: Limits, is_64: bool = False, shared: bool = False, page_size_log2: int = 16) -> None:
         if not isinstance(limits, Limits):
             raise TypeError("expected Limits")
-        if limits.min >= 1 << 32:
+        bits = 64 if is_64 else 32
+        if limits.min >= 1 << bits:
             raise WasmtimeError("minimum size too large")
-        if limits.max and limits.max >= 1 << 32:
+        if limits.max and limits.max >= 1 << bits:
             raise WasmtimeError("maximum size too large")
         limits = _checked_limits(limits)
-        if is_64:
-            raise WasmtimeError("64-bit memories are not supported yet: is_64 must be False")
         if shared:
             raise WasmtimeError("shared memories are not supported yet: shared must be False")
-        if page_size_log2 != 16:
-            raise WasmtimeError("custom page sizes are not supported yet: page_size_log2 must be 16")
         if limits.max is not None and limits.max < limits.min:
             raise WasmtimeError("maximum page size cannot be smaller than the minimum page size")
-        if limits.min > _MAX_MEMORY_PAGES:
+        if page_size_log2 not in (0, 16):
+            raise WasmtimeError(f"page size must be 2**16 or 2**0, but was given 2**{page_size_log2}")
+        most = (1 << bits) >> page_size_log2
+        if limits.min > most:
             raise WasmtimeError("minimum size is too large for this memory type's index type")
-        if limits.max is not None and limits.max > _MAX_MEMORY_PAGES:
+        if limits.max is not None and limits.max > most:
             raise WasmtimeError("maximum size is too large for this memory type's index type")
-        self._type = syntax.MemoryType(syntax.Limits(limits.min, limits.max))
+        self._type = syntax.MemoryType(syntax.Limits(limits.min, limits.max), bool(is_64), False, page_size_log2)
 
     @classmethod
     def _wrap(cls, ty: syntax.MemoryType) -> MemoryType:
@@ -297,18 +305,28 @@ class MemoryType(Managed):
 
     @property
     def limits(self) -> Limits:
-        """The size in pages of 64 KiB."""
+        """The size in pages."""
         return Limits._wrap(self._type.limits)
 
     @property
     def is_64(self) -> bool:
         """Whether addresses have 64 bits."""
-        return False
+        return self._type.is_64
 
     @property
     def is_shared(self) -> bool:
         """Whether threads share the memory."""
-        return False
+        return self._type.shared
+
+    @property
+    def page_size(self) -> int:
+        """Bytes in a page: 65536, or 1."""
+        return 1 << self._type.page_size_log2
+
+    @property
+    def page_size_log2(self) -> int:
+        """The binary logarithm of `page_size`."""
+        return self._type.page_size_log2
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MemoryType) and self._type == other._type
@@ -317,7 +335,12 @@ class MemoryType(Managed):
         return hash(self._type)
 
     def __repr__(self) -> str:
-        return f"MemoryType({self.limits!r})"
+        more = ", is_64=True" if self.is_64 else ""
+        if self.is_shared:
+            more += ", shared=True"
+        if self.page_size_log2 != 16:
+            more += f", page_size_log2={self.page_size_log2}"
+        return f"MemoryType({self.limits!r}{more})"
 
 
 ExternType = FuncType | TableType | MemoryType | GlobalType

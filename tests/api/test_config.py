@@ -8,12 +8,13 @@ import wasmforge
 from wasmforge import Config, Engine, Instance, Module, Store, Trap, WasmtimeError
 
 LACKING = [
-    "debug_info", "cranelift_debug_verifier", "wasm_threads", "wasm_tail_call", "wasm_multi_memory", "wasm_memory64",
-    "wasm_exceptions", "consume_fuel", "epoch_interruption", "shared_memory",
+    "debug_info", "cranelift_debug_verifier", "wasm_threads", "wasm_tail_call", "wasm_exceptions", "consume_fuel",
+    "epoch_interruption", "shared_memory",
 ]  # fmt: skip
 ALWAYS = ["wasm_reference_types", "wasm_bulk_memory", "wasm_multi_value"]
 SWITCHES = ["parallel_compilation", "guard_before_linear_memory", "signals_based_traps", "memory_init_cow",
-            "generate_address_map", "wasm_simd", "wasm_relaxed_simd", "wasm_relaxed_simd_deterministic"]  # fmt: skip
+            "generate_address_map", "wasm_simd", "wasm_relaxed_simd", "wasm_relaxed_simd_deterministic",
+            "wasm_multi_memory", "wasm_memory64", "wasm_custom_page_sizes"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LACKING)

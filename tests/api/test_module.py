@@ -111,8 +111,6 @@ def test_errors_say_where(engine: Engine) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "(module (memory i64 1))",
-        "(module (memory 1) (memory 1))",
         "(module (memory 1 2 shared))",
         "(module (tag))",
         "(module (type (struct)))",

@@ -177,7 +177,9 @@ def test_constant_expressions_may_hold_any_instruction_until_validation() -> Non
         (module(section(7, "01 00 07 00")), "malformed export kind", 0xC),
         (module(section(4, "01 7f 00 00")), "malformed reference type", 0xB),
         (module(section(5, "01 10 00")), "malformed limits flags", 0xB),
-        (module(section(5, "01 08 00 00")), "malformed limits flags 0x8 .custom page sizes", 0xB),
+        (module(section(5, "01 08")), "malformed limits flags 0x8: nothing follows", 0xB),
+        (module(section(5, "01 08 00 40")), "invalid custom page size: 2..64 bytes", 0xD),
+        (module(section(4, "01 70 08 00 00")), "malformed limits flags 0x8", 0xC),
         (module(section(6, "01 7f 02 41 00 0b")), "malformed mutability", 0xC),
         (module(section(6, "01 7f 00 41 00")), "unexpected end of section or function", 0xF),
         (module(section(9, "01 08")), "malformed elements segment kind 8", 0xB),
@@ -208,8 +210,6 @@ def test_messages_and_offsets(data: bytes, message: str, offset: int) -> None:
         (module(section(4, "01 40 00 70 00 00 d0 70 0b")), "typed function references"),
         (module(section(4, "01 64 70 00 00")), "typed function references"),
         (module(section(5, "01 03 00 01")), "threads"),
-        (module(section(5, "01 04 00")), "memory64"),
-        (module(section(4, "01 70 05 00 01")), "memory64"),
     ],
 )
 def test_modules_of_proposals_name_the_feature(data: bytes, feature: str) -> None:

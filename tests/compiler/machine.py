@@ -30,7 +30,7 @@ from wasmforge.compiler.image import ADDRESS_MAP_SECTION, INFO_SECTION, RODATA_W
 from wasmforge.compiler.info import CompiledModuleInfo
 from wasmforge.compiler.llvm import compile_module
 from wasmforge.compiler.llvm.object_file import parse_object
-from wasmforge.compiler.memory_images import constant_i32
+from wasmforge.compiler.memory_images import constant_address
 from wasmforge.compiler.tables import address_map
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.module import Expression, Module, SegmentMode
@@ -207,7 +207,7 @@ class Machine:
         self._fill_memories()
         self._fill_tables()
         for x, g in enumerate(info.globals):
-            value = constant_i32(Expression(g.init))
+            value = constant_address(Expression(g.init))
             if value is not None:
                 self.poke(vm + self.offsets.defined_global(x), value, 16)
 
@@ -247,7 +247,7 @@ class Machine:
             definitions.append(definition)
         for e in self.info.elements:
             if e.mode == SegmentMode.ACTIVE and not e.uses_expressions and e.table_offset is not None:
-                start = constant_i32(Expression(e.table_offset)) or 0
+                start = constant_address(Expression(e.table_offset)) or 0
                 base = self.peek(definitions[e.table] + VMTableDefinition.BASE)
                 for k, item in enumerate(e.items):
                     assert isinstance(item, int)

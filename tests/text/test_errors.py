@@ -106,7 +106,7 @@ def test_a_long_line_is_shown_in_part() -> None:
         ("(func (f32.const 1e39))", "constant out of range", 1, 18),
         ("(func (f64.const nan:0x0))", "constant out of range", 1, 18),
         ("(func (br 4294967296))", "constant out of range", 1, 11),
-        ("(memory 18446744073709551616)", "constant out of range", 1, 9),
+        ("(memory 18446744073709551616)", "i64 constant out of range", 1, 9),
         ("(func (drop (i32.load align=3 (i32.const 0))))", "alignment must be a power of two", 1, 23),
         ("(func (drop (i32.load align=0 (i32.const 0))))", "alignment must be a power of two", 1, 23),
         ("(func (drop (i32.load offset=18446744073709551616)))", "constant out of range", 1, 23),

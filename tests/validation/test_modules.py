@@ -8,6 +8,7 @@ import pytest
 
 from tests.building import assemble, function_type, one_function, rich_module
 from wasmforge.syntax.errors import MalformedError
+from wasmforge.syntax.features import KNOBS, Feature
 from wasmforge.syntax.module import (
     DataSegment,
     ElementSegment,
@@ -54,6 +55,7 @@ def active(source: str, t: ValType = FUNCREF, table: int = 0, items: tuple[Any, 
     return ElementSegment(SegmentMode.ACTIVE, t, table, expression(source), items, bool(items), 0x77)
 
 
+ALL_FEATURES = (1 << 32) - 1
 MEMORY = MemoryType(Limits(1))
 TABLE = Table(TableType(FUNCREF, Limits(1)))
 
@@ -99,9 +101,57 @@ def test_a_table_type_may_name_the_whole_range() -> None:
     validate(Module(tables=[Table(TableType(FUNCREF, Limits(2**32 - 1, 2**32 - 1)))]))
 
 
-def test_several_memories_name_the_feature() -> None:
-    invalid(Module(memories=[MEMORY, MEMORY]), "multiple memories.*multi-memory")
-    invalid(Module(imports=[Import("m", "n", ExternKind.MEMORY, MEMORY)], memories=[MEMORY]), "multiple memories")
+def without(module: Module, feature: Feature) -> str:
+    """The reason why a module is refused when a proposal is switched off; it is fine otherwise."""
+    validate(module, ALL_FEATURES)
+    with pytest.raises(InvalidError) as caught:
+        validate(module, ALL_FEATURES & ~(1 << feature))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "feature", "name"),
+    [
+        (Module(memories=[MEMORY, MEMORY]), Feature.MULTI_MEMORY, "multi-memory"),
+        (
+            Module(imports=[Import("m", "n", ExternKind.MEMORY, MEMORY)], memories=[MEMORY]),
+            Feature.MULTI_MEMORY,
+            "multi_memory",
+        ),
+        (Module(memories=[MemoryType(Limits(1), True)]), Feature.MEMORY64, "wasm_memory64"),
+        (Module(tables=[Table(TableType(FUNCREF, Limits(1), True))]), Feature.MEMORY64, "memory64"),
+        (Module(memories=[MemoryType(Limits(1), page_size_log2=0)]), Feature.CUSTOM_PAGE_SIZES, "custom page sizes"),
+    ],
+)
+def test_what_needs_a_switched_off_proposal_is_refused_by_name(module: Module, feature: Feature, name: str) -> None:
+    message = without(module, feature)
+    assert name in message
+    assert f"set Config.{KNOBS[feature].setting} = True" in message
+
+
+def test_memory_types() -> None:
+    """Sections 3.2.1 and 3.2.6: the sizes that each address type and page size can name."""
+    for t, most in (
+        (MemoryType(Limits(0)), 1 << 16),
+        (MemoryType(Limits(0), True), 1 << 48),
+        (MemoryType(Limits(0), page_size_log2=0), (1 << 32) - 1),
+        (MemoryType(Limits(0), True, page_size_log2=0), (1 << 64) - 1),
+    ):
+        for minimum, maximum in ((most, None), (0, most), (most, most)):
+            good = MemoryType(Limits(minimum, maximum), t.is_64, False, t.page_size_log2)
+            validate(Module(memories=[good]), ALL_FEATURES)
+        for minimum, maximum in ((most + 1, None), (0, most + 1)):
+            bad = MemoryType(Limits(minimum, maximum), t.is_64, False, t.page_size_log2)
+            with pytest.raises(InvalidError, match="memory size must be at most"):
+                validate(Module(memories=[bad]), ALL_FEATURES)
+    for log2 in (1, 2, 15, 17, 63):
+        with pytest.raises(InvalidError, match="invalid custom page size"):
+            validate(Module(memories=[MemoryType(Limits(0), page_size_log2=log2)]), ALL_FEATURES)
+
+
+def test_there_are_at_most_a_hundred_memories() -> None:
+    validate(Module(memories=[MEMORY] * 100))
+    invalid(Module(memories=[MEMORY] * 101), "too many memories: 101, the limit is 100")
 
 
 def test_type_indices() -> None:

@@ -33,15 +33,13 @@ def known_failures() -> dict[str, KnownFailure]:
 
 
 def main() -> None:
-    from tests.wast.suite import scripts, suite_folder
-    from wasmforge.wast import Runner
+    from tests.wast.suite import make_runner, scripts, suite_folder
 
     folder = suite_folder()
     assert folder is not None
-    runner = Runner()
     out = [HEADER]
     for name in scripts():
-        result = runner.run((folder / name).read_bytes(), name)
+        result = make_runner(name).run((folder / name).read_bytes(), name)
         if not result.ok:
             waits = json.dumps(result.features)
             out.append(f"{json.dumps(name)} = {{ waits = {waits}, failures = {len(result.failures)} }}\n")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import wasmforge
+from wasmforge.wast import Runner
+from wasmforge.wast.runner import all_proposals
+
 WHERE_TO_GET_IT = (
     "no specification suite: clone github.com/WebAssembly/testsuite at 193e551 into $WASMFORGE_TESTSUITES/spec"
 )
@@ -15,6 +19,17 @@ def suite_folder() -> Path | None:
     root = os.environ.get("WASMFORGE_TESTSUITES") or Path(__file__).parents[3] / "shared" / "testsuites"
     folder = Path(root) / "spec"
     return folder if folder.is_dir() else None
+
+
+def make_runner(name: str, **settings: object) -> Runner:
+    """A runner for a script, with these settings of `Config`, and with all proposals switched on that the script's
+    folder knows: the scripts of the threads proposal are older than several memories and want them refused."""
+    config = all_proposals(wasmforge.Config())
+    if name.startswith("proposals/threads/"):
+        settings = {"wasm_multi_memory": False, **settings}
+    for setting, value in settings.items():
+        setattr(config, setting, value)
+    return Runner(config=config)
 
 
 def scripts() -> list[str]:

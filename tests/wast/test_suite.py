@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import wasmforge
 from tests.wast.known_failures import known_failures
-from tests.wast.suite import WHERE_TO_GET_IT, scripts, suite_folder
+from tests.wast.suite import WHERE_TO_GET_IT, make_runner, scripts, suite_folder
 from wasmforge.wast import FileResult, Runner
 
 FOLDER = suite_folder()
@@ -32,17 +31,15 @@ MEMORY_SCRIPTS = [
 
 
 @functools.cache
-def runner(configuration: str) -> Runner:
-    """One engine a process and configuration."""
-    config = wasmforge.Config()
-    for name, value in CONFIGURATIONS[configuration].items():
-        setattr(config, name, value)
-    return Runner(config=config)
+def runner(folder: str, configuration: str) -> Runner:
+    """One engine a process, folder and configuration."""
+    return make_runner(folder, **CONFIGURATIONS[configuration])
 
 
 def run(name: str, configuration: str) -> FileResult:
     assert isinstance(FOLDER, Path)
-    return runner(configuration).run((FOLDER / name).read_bytes(), name)
+    folder = name[: name.rfind("/") + 1]
+    return runner(folder, configuration).run((FOLDER / name).read_bytes(), name)
 
 
 def explain(result: FileResult) -> str:

@@ -16,7 +16,6 @@ import gc
 from wasmforge.binary.features import (
     COMPONENTS,
     FUNCTION_REFERENCES,
-    MEMORY64,
     SHARED_MEMORIES,
     TAGS,
     type_error,
@@ -72,6 +71,11 @@ _VALUE_TYPE_BYTES: Final = bytes((I32, I64, F32, F64, V128, FUNCREF, EXTERNREF))
 _FUNCTION_TYPE: Final = 0x60
 _TABLE_WITH_INITIALIZER: Final = 0x40
 _TAG_KIND: Final = 4
+_HAS_MAXIMUM: Final = 1
+_SHARED: Final = 2
+_IS_64: Final = 4
+_HAS_PAGE_SIZE: Final = 8
+"""Bits of the byte before limits (section 5.3.10; the last one of the custom-page-sizes proposal)."""
 _END: Final = 0x0B
 
 _COUNT_LIMITS: Final[dict[int, int]] = {
@@ -79,6 +83,7 @@ _COUNT_LIMITS: Final[dict[int, int]] = {
     Section.IMPORT: limits.IMPORTS,
     Section.FUNCTION: limits.FUNCTIONS,
     Section.TABLE: limits.TABLES,
+    Section.MEMORY: limits.MEMORIES,
     Section.GLOBAL: limits.GLOBALS,
     Section.EXPORT: limits.EXPORTS,
     Section.ELEMENT: limits.ELEMENT_SEGMENTS,
@@ -194,29 +199,42 @@ class _Decoder:
 
     # Types
 
-    def limits(self) -> Limits:
+    def limits_flags(self, allowed: int) -> int:
         at = self.at
         flags = self.byte()
-        if flags in (2, 3):
+        if flags & ~allowed:
+            raise MalformedError(f"malformed limits flags {flags:#x}", at)
+        if flags & _SHARED:
             raise UnsupportedFeatureError(SHARED_MEMORIES, at)
-        if 4 <= flags <= 7:
-            raise UnsupportedFeatureError(MEMORY64, at)
-        if flags > 1:
-            hint = " (custom page sizes are not supported)" if 8 <= flags <= 15 else ""
-            raise MalformedError(f"malformed limits flags {flags:#x}{hint}", at)
+        return flags
+
+    def limits(self, flags: int) -> Limits:
         # 64 bits wide in the grammar of release 3.0; the validator knows the range of each kind.
         minimum, self.at = read_unsigned(self.data, self.at, 64)
-        if flags == 0:
+        if not flags & _HAS_MAXIMUM:
             return Limits(minimum)
         maximum, self.at = read_unsigned(self.data, self.at, 64)
         return Limits(minimum, maximum)
 
     def table_type(self) -> TableType:
         element = self.reference_type()
-        return TableType(element, self.limits())
+        flags = self.limits_flags(_HAS_MAXIMUM | _SHARED | _IS_64)
+        return TableType(element, self.limits(flags), flags & _IS_64 != 0)
 
     def memory_type(self) -> MemoryType:
-        return MemoryType(self.limits())
+        at = self.at
+        flags = self.limits_flags(_HAS_MAXIMUM | _SHARED | _IS_64 | _HAS_PAGE_SIZE)
+        if flags & _HAS_PAGE_SIZE and self.at >= self.section_end:
+            # Without the custom-page-sizes proposal the flags themselves are malformed, which is the better news here.
+            raise MalformedError(f"malformed limits flags {flags:#x}: nothing follows", at)
+        limits = self.limits(flags)
+        page_size_log2 = 16
+        if flags & _HAS_PAGE_SIZE:
+            at = self.at
+            page_size_log2 = self.u32()
+            if page_size_log2 >= 64:
+                raise MalformedError(f"invalid custom page size: 2**{page_size_log2} bytes", at)
+        return MemoryType(limits, flags & _IS_64 != 0, False, page_size_log2)
 
     def global_type(self) -> GlobalType:
         content = self.value_type()

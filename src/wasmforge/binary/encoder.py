@@ -118,8 +118,9 @@ def _write_function_type(out: bytearray, ft: FuncType) -> None:
     _write_types(out, ft.results)
 
 
-def _write_limits(out: bytearray, limits: Limits) -> None:
-    out.append(0 if limits.maximum is None else 1)
+def _write_limits(out: bytearray, limits: Limits, flags: int) -> None:
+    """The bits of the flags are those that the decoder names."""
+    out.append(flags if limits.maximum is None else flags | 1)
     write_unsigned(out, limits.minimum)
     if limits.maximum is not None:
         write_unsigned(out, limits.maximum)
@@ -127,11 +128,14 @@ def _write_limits(out: bytearray, limits: Limits) -> None:
 
 def _write_table_type(out: bytearray, t: TableType) -> None:
     out.append(t.element)
-    _write_limits(out, t.limits)
+    _write_limits(out, t.limits, 4 if t.is_64 else 0)
 
 
 def _write_memory_type(out: bytearray, t: MemoryType) -> None:
-    _write_limits(out, t.limits)
+    custom_pages = t.page_size_log2 != 16
+    _write_limits(out, t.limits, (2 if t.shared else 0) | (4 if t.is_64 else 0) | (8 if custom_pages else 0))
+    if custom_pages:
+        write_unsigned(out, t.page_size_log2)
 
 
 def _write_global_type(out: bytearray, t: GlobalType) -> None:

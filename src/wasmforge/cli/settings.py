@@ -94,6 +94,12 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
     "-O": (
         Setting("opt-level", _level, "=0|1|2|s: how hard to optimize (default: 2)", "cranelift_opt_level"),
         Setting("memory-reservation", _size, "=N: bytes of address space for a memory", "memory_reservation"),
+        Setting(
+            "memory-reservation-for-growth",
+            _size,
+            "=N: bytes of address space more for a 64-bit memory",
+            "memory_reservation_for_growth",
+        ),
         Setting("memory-guard-size", _size, "=N: inaccessible bytes behind a memory", "memory_guard_size"),
         Setting(
             "guard-before-linear-memory",
@@ -126,12 +132,13 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
             "[=y|n]: relaxed vector instructions give the same results on every processor",
             "wasm_relaxed_simd_deterministic",
         ),
+        Setting("multi-memory", _boolean, "[=y|n]: several memories", "wasm_multi_memory"),
+        Setting("memory64", _boolean, "[=y|n]: 64-bit memories and tables", "wasm_memory64"),
+        Setting("custom-page-sizes", _boolean, "[=y|n]: memories with pages of one byte", "wasm_custom_page_sizes"),
         # The following exist in `Config`, which says what is not supported yet, and accept their `=n`.
         Setting("tail-call", _boolean, "[=n]: tail calls", "wasm_tail_call"),
         Setting("threads", _boolean, "[=n]: threads", "wasm_threads"),
         Setting("shared-memory", _boolean, "[=n]: shared memories", "shared_memory"),
-        Setting("multi-memory", _boolean, "[=n]: several memories", "wasm_multi_memory"),
-        Setting("memory64", _boolean, "[=n]: 64-bit memories", "wasm_memory64"),
         Setting("exceptions", _boolean, "[=n]: exceptions", "wasm_exceptions"),
         Setting("epoch-interruption", _boolean, "[=n]: interruption by epochs", "epoch_interruption"),
     ),
@@ -143,7 +150,7 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
 
 _NOT_HERE: Final[dict[str, str]] = {
     # Wasmtime's settings (reference, tables E3 to E7) that would be accepted and do nothing: using one is an error.
-    "-O": """regalloc-algorithm memory-may-move memory-reservation-for-growth table-lazy-init pooling-allocator
+    "-O": """regalloc-algorithm memory-may-move table-lazy-init pooling-allocator
         pooling-decommit-batch-size pooling-memory-keep-resident pooling-table-keep-resident
         pooling-memory-protection-keys pooling-max-memory-protection-keys memory-guaranteed-dense-image-size
         pooling-total-core-instances pooling-total-component-instances pooling-total-memories pooling-total-tables
@@ -159,7 +166,7 @@ _NOT_HERE: Final[dict[str, str]] = {
         max-memory-size max-table-elements max-instances max-tables max-memories trap-on-grow-failure timeout
         all-proposals shared-everything-threads component-model component-model-async
         component-model-async-builtins component-model-async-stackful component-model-threading
-        component-model-error-context component-model-gc function-references stack-switching gc custom-page-sizes
+        component-model-error-context component-model-gc function-references stack-switching gc
         wide-arithmetic extended-const gc-support component-model-fixed-length-lists concurrency-support""",
     "-S": """cli-exit-with-code common nn threads http http-outgoing-body-buffer-chunks http-outgoing-body-chunk-size
         config keyvalue listenfd tcplisten tls preview2 nn-graph inherit-network allow-ip-name-lookup tcp udp

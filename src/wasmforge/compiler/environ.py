@@ -125,7 +125,8 @@ HOST_MAGIC: Final = int.from_bytes(b"host", "little")
 
 class VMMemory:
     """An entry of the vmctx's memory array: the base, which never moves (a 32-bit memory reserves its whole index
-    space), and the definition, which holds the current length and is shared by all importers."""
+    space, a 64-bit one all that it may grow to), and the definition, which holds the current length and is shared by
+    all importers."""
 
     BASE: Final = 0
     DEFINITION: Final = 8
@@ -357,7 +358,8 @@ class Tunables:
     """Settings that change what is compiled. They are recorded in each image; loading one made with others is an
     error (Wasmtime's `Tunables`, table C4 of the reference)."""
 
-    memory_reservation: int = 4 << 30  # bytes of address space of a 32-bit memory
+    memory_reservation: int = 4 << 30  # bytes of address space of a memory
+    memory_reservation_for_growth: int = 64 << 30  # bytes of address space more for a 64-bit memory
     memory_guard_size: int = 32 << 20  # bytes behind it; an offset below this needs no check
     guard_before_linear_memory: bool = True
     signals_based_traps: bool = True  # false: every access is compared with the current length

@@ -292,20 +292,21 @@ def _value_types(encoded: bytes) -> tuple[ValType, ...]:
 
 
 def _encode_table(t: TableType) -> tuple[Any, ...]:
-    return (int(t.element), t.limits.minimum, t.limits.maximum)
+    return (int(t.element), t.limits.minimum, t.limits.maximum, int(t.is_64))
 
 
 def _decode_table(fields: tuple[Any, ...]) -> TableType:
-    element, minimum, maximum = fields
-    return TableType(ValType(element), Limits(minimum, maximum))
+    element, minimum, maximum, is_64 = fields
+    return TableType(ValType(element), Limits(minimum, maximum), bool(is_64))
 
 
 def _encode_memory(t: MemoryType) -> tuple[Any, ...]:
-    return (t.limits.minimum, t.limits.maximum)
+    return (t.limits.minimum, t.limits.maximum, int(t.is_64), int(t.shared), t.page_size_log2)
 
 
 def _decode_memory(fields: tuple[Any, ...]) -> MemoryType:
-    return MemoryType(Limits(*fields))
+    minimum, maximum, is_64, shared, page_size_log2 = fields
+    return MemoryType(Limits(minimum, maximum), bool(is_64), bool(shared), page_size_log2)
 
 
 def _encode_import_type(t: ImportType) -> Any:

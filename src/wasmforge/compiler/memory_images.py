@@ -11,7 +11,7 @@ from wasmforge.compiler.image import PAGE
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.module import DataSegment, Expression, Module, SegmentMode
 from wasmforge.syntax.record import NamedTuple
-from wasmforge.syntax.types import PAGE_SIZE, ExternKind
+from wasmforge.syntax.types import ExternKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +23,16 @@ DENSE_SIZE: Final = 16 << 20
 """Images up to this size are made however sparse; larger ones must have content in half of their pages
 (Wasmtime's `memory_guaranteed_dense_image_size`). Threat: two bytes 4 GiB apart must not make a 4 GiB file."""
 
-_ADD: Final = 0x6A
-_SUB: Final = 0x6B
-_MUL: Final = 0x6C
+_MASK_32: Final = 0xFFFF_FFFF
+_MASK_64: Final = 0xFFFF_FFFF_FFFF_FFFF
+_OPERATORS: Final[dict[int, tuple[str, int]]] = {
+    0x6A: ("+", _MASK_32),
+    0x6B: ("-", _MASK_32),
+    0x6C: ("*", _MASK_32),
+    0x7C: ("+", _MASK_64),
+    0x7D: ("-", _MASK_64),
+    0x7E: ("*", _MASK_64),
+}
 
 
 class StaticImage(NamedTuple):
@@ -41,7 +48,7 @@ def memory_images(module: Module) -> dict[int, StaticImage]:
     imported = module.num_imported(ExternKind.MEMORY)
     found = {}
     for defined, memory in enumerate(module.memories):
-        image = _image(module, imported + defined, memory.limits.minimum * PAGE_SIZE)
+        image = _image(module, imported + defined, memory.minimum_bytes)
         if image is not None:
             found[imported + defined] = image
     return found
@@ -73,19 +80,22 @@ def _image(module: Module, memory: int, size: int) -> StaticImage | None:
 
 def _address(segment: DataSegment) -> int | None:
     assert segment.memory_offset is not None
-    return constant_i32(segment.memory_offset)
+    return constant_address(segment.memory_offset)
 
 
-def constant_i32(expression: Expression) -> int | None:
-    """The unsigned value of an i32 constant expression, or None if it depends on an imported global."""
+def constant_address(expression: Expression) -> int | None:
+    """The unsigned value of an i32 or i64 constant expression, or None if it depends on an imported global."""
     stack: list[int] = []
     for instruction in instructions(expression.code):
         opcode = instruction.row.opcode
         if opcode == Opcode.I32_CONST:
-            stack.append(instruction.immediates[0] & 0xFFFF_FFFF)
-        elif opcode in (_ADD, _SUB, _MUL):
+            stack.append(instruction.immediates[0] & _MASK_32)
+        elif opcode == Opcode.I64_CONST:
+            stack.append(instruction.immediates[0] & _MASK_64)
+        elif opcode in _OPERATORS:
+            operator, mask = _OPERATORS[opcode]
             b, a = stack.pop(), stack.pop()
-            stack.append((a + b if opcode == _ADD else a - b if opcode == _SUB else a * b) & 0xFFFF_FFFF)
+            stack.append((a + b if operator == "+" else a - b if operator == "-" else a * b) & mask)
         elif opcode != Opcode.END:
             return None
     return stack[0]

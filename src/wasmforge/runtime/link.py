@@ -79,7 +79,7 @@ def _mismatch(store: VMStore, module: CompiledModule, i: Import, entity: Any) ->
     if kind == ExternKind.GLOBAL:
         return _global_mismatch(wanted, entity.type)
     if kind == ExternKind.MEMORY:
-        return _limits_mismatch("memory", wanted.limits, entity.type.limits)
+        return _memory_mismatch(wanted, entity.type)
     return _table_mismatch(wanted, entity.type)
 
 
@@ -116,7 +116,26 @@ def _table_mismatch(expected: TableType, found: TableType) -> str | None:
             f"table types incompatible: expected table of type `{value_type_name(expected.element)}`, "
             f"found table of type `{value_type_name(found.element)}`"
         )
+    if expected.is_64 != found.is_64:
+        return _width_mismatch("table", expected.is_64)
     return _limits_mismatch("table", expected.limits, found.limits)
+
+
+def _memory_mismatch(expected: MemoryType, found: MemoryType) -> str | None:
+    """Threat: compiled code leaves out checks by the address type, the page size and the least size of a memory."""
+    if expected.is_64 != found.is_64:
+        return _width_mismatch("memory", expected.is_64)
+    if expected.page_size_log2 != found.page_size_log2:
+        return (
+            f"memory types incompatible: expected a memory with pages of {1 << expected.page_size_log2} bytes, "
+            f"found a memory with pages of {1 << found.page_size_log2} bytes"
+        )
+    return _limits_mismatch("memory", expected.limits, found.limits)
+
+
+def _width_mismatch(kind: str, wants_64: bool) -> str:
+    expected, found = (64, 32) if wants_64 else (32, 64)
+    return f"{kind} types incompatible: expected {expected}-bit {kind}, found {found}-bit {kind}"
 
 
 def _limits_mismatch(kind: str, expected: Limits, found: Limits) -> str | None:

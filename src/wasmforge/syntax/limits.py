@@ -23,7 +23,9 @@ __all__ = [
     "GLOBALS",
     "IMPORTS",
     "LOCALS",
-    "MEMORY_PAGES",
+    "MEMORIES",
+    "MEMORY_BYTES",
+    "MEMORY_BYTES_64",
     "NAMES",
     "NAME_BYTES",
     "NESTING",
@@ -33,6 +35,7 @@ __all__ = [
     "TABLES",
     "TABLE_ENTRIES",
     "TABLE_MAXIMUM",
+    "TABLE_MAXIMUM_64",
     "TYPES",
 ]
 
@@ -52,10 +55,15 @@ PARAMS: Final = 1_000
 RESULTS: Final = 1_000
 TABLE_ENTRIES: Final = 10_000_000
 """Initial entries of a table."""
-MEMORY_PAGES: Final = 65_536
+MEMORIES: Final = 100
+MEMORY_BYTES: Final = 1 << 32
+"""The size that the type of a 32-bit memory can name; with pages of one byte, one less."""
+MEMORY_BYTES_64: Final = 1 << 64
+"""The same of a 64-bit memory."""
 
 TABLE_MAXIMUM: Final = 0xFFFF_FFFF
-"""The size that the type of a table can name (section 3.2.4)."""
+"""The size that the type of a 32-bit table can name (section 3.2.4)."""
+TABLE_MAXIMUM_64: Final = (1 << 64) - 1
 
 CUSTOM_SECTIONS: Final = 100_000
 """Threat: three bytes make a custom section, and its record takes fifty times as many."""

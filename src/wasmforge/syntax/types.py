@@ -61,7 +61,7 @@ NUMBER_TYPES: Final = frozenset({I32, I64, F32, F64})
 REFERENCE_TYPES: Final = frozenset({FUNCREF, EXTERNREF})
 
 PAGE_SIZE: Final = 65536
-"""Bytes in a page of linear memory (specification, section 4.2.8)."""
+"""Bytes in a page of linear memory (specification, section 4.2.8), unless its type names another size."""
 
 
 def value_type_name(t: int) -> str:
@@ -92,13 +92,37 @@ class Limits:
 
 @record(frozen=True, slots=True)
 class TableType:
+    """The type of a table; `is_64` tells whether its indices are i64 (specification, section 2.3.11)."""
+
     element: ValType
     limits: Limits
+    is_64: bool = False
+
+    @property
+    def address_type(self) -> ValType:
+        """The type of its indices."""
+        return I64 if self.is_64 else I32
 
 
 @record(frozen=True, slots=True)
 class MemoryType:
+    """The type of a memory: limits in pages, whether addresses are i64, whether threads share it, and the binary
+    logarithm of the bytes in a page (16 unless the custom-page-sizes proposal says otherwise)."""
+
     limits: Limits
+    is_64: bool = False
+    shared: bool = False
+    page_size_log2: int = 16
+
+    @property
+    def address_type(self) -> ValType:
+        """The type of its addresses."""
+        return I64 if self.is_64 else I32
+
+    @property
+    def minimum_bytes(self) -> int:
+        """The bytes that it has at least, at any time: memories never shrink."""
+        return self.limits.minimum << self.page_size_log2
 
 
 @record(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from wasmforge.syntax.module import (
     SegmentMode,
     Table,
 )
-from wasmforge.syntax.types import FUNCREF, PAGE_SIZE, ExternKind, Limits, MemoryType, TableType, ValType
+from wasmforge.syntax.types import FUNCREF, ExternKind, Limits, MemoryType, TableType, ValType
 from wasmforge.text.body import BodyParser, Spaces
 from wasmforge.text.keywords import OPERATORS
 from wasmforge.text.lexer import Source
@@ -412,21 +412,20 @@ class ModuleParser(Reader):
         index, imported = self._inline(ExternKind.TABLE)
         if imported:
             return
-        if self.tokens[self.at] == "i64":
-            raise self.unsupported(features.MEMORY64)
-        if self.tokens[self.at] == "i32" and not self.tokens[self.at + 1][:1].isdigit():
-            self.at += 1
+        start = self.at
+        is_64 = self.address_type()
         if self.at_reference_type():
             element = self.reference_type()
-            self._inline_elements(index, element)
+            self._inline_elements(index, element, is_64)
             return
+        self.at = start
         table = self.table_type()
         if self.tokens[self.at] in OPERATORS or (self.tokens[self.at] == "(" and self.tokens[self.at + 1] in OPERATORS):
             raise self.unsupported(features.FUNCTION_REFERENCES, self.at + (self.tokens[self.at] == "("))
         self.expect(")")
         self._module.tables.append(Table(table))
 
-    def _inline_elements(self, index: int, element: ValType) -> None:
+    def _inline_elements(self, index: int, element: ValType, is_64: bool) -> None:
         """`reftype (elem ...)`: a table that is as large as the segment that fills it (section 6.6.7)."""
         self.expect("(")
         self.expect("elem")
@@ -438,26 +437,28 @@ class ModuleParser(Reader):
         self.expect(")")
         self.expect(")")
         uses_expressions = (bool(items) and isinstance(items[0], Expression)) or element != FUNCREF
-        self._module.tables.append(Table(TableType(element, Limits(len(items), len(items)))))
-        self._module.elements.append(ElementSegment(SegmentMode.ACTIVE, element, index, _ZERO, items, uses_expressions))
+        self._module.tables.append(Table(TableType(element, Limits(len(items), len(items)), is_64)))
+        offset = _ZERO_64 if is_64 else _ZERO
+        self._module.elements.append(
+            ElementSegment(SegmentMode.ACTIVE, element, index, offset, items, uses_expressions)
+        )
 
     def _memory(self) -> None:
         index, imported = self._inline(ExternKind.MEMORY)
         if imported:
             return
-        if self.tokens[self.at] == "i64":
-            raise self.unsupported(features.MEMORY64)
-        if self.tokens[self.at] == "i32" and self.tokens[self.at + 1] == "(":
-            self.at += 1
-        self.memory_attributes()
+        start = self.at
+        is_64 = self.address_type()
+        page_size_log2 = self.page_size()
         if self.open("data"):
             data = self.strings()
             self.expect(")")
             self.expect(")")
-            pages = -(-len(data) // PAGE_SIZE)
-            self._module.memories.append(MemoryType(Limits(pages, pages)))
-            self._module.data.append(DataSegment(SegmentMode.ACTIVE, index, _ZERO, data))
+            pages = -(-len(data) >> page_size_log2)
+            self._module.memories.append(MemoryType(Limits(pages, pages), is_64, False, page_size_log2))
+            self._module.data.append(DataSegment(SegmentMode.ACTIVE, index, _ZERO_64 if is_64 else _ZERO, data))
             return
+        self.at = start
         self._module.memories.append(self.memory_type())
         self.expect(")")
 
@@ -634,6 +635,7 @@ class ModuleParser(Reader):
 
 
 _ZERO: Final = Expression(bytes((Opcode.I32_CONST, 0, Opcode.END)))
+_ZERO_64: Final = Expression(bytes((Opcode.I64_CONST, 0, Opcode.END)))
 
 _FIELDS: Final[dict[str, Callable[[ModuleParser], None]]] = {
     "type": ModuleParser._type,

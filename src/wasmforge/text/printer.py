@@ -165,7 +165,7 @@ class _Printer:
         for k, table in enumerate(module.tables, counts[ExternKind.TABLE]):
             yield f"(table {self.tables.definition(k)} {_table_type(table.type)})"
         for k, memory in enumerate(module.memories, counts[ExternKind.MEMORY]):
-            yield f"(memory {self.memories.definition(k)} {_limits(memory.limits)})"
+            yield f"(memory {self.memories.definition(k)} {_memory_type(memory)})"
         for k, g in enumerate(module.globals, counts[ExternKind.GLOBAL]):
             yield f"(global {self.globals.definition(k)} {_global_type(g.type)} {self._flat(g.init)})"
         for e in module.exports:
@@ -189,7 +189,7 @@ class _Printer:
         if isinstance(i.type, TableType):
             description = _table_type(i.type)
         elif isinstance(i.type, MemoryType):
-            description = _limits(i.type.limits)
+            description = _memory_type(i.type)
         elif isinstance(i.type, GlobalType):
             description = _global_type(i.type)
         else:
@@ -315,7 +315,7 @@ class _Printer:
         if not i.immediates:
             return i.row.mnemonic
         if i.row.immediates[0] == Immediate.MEMARG:
-            words = _memory_argument(i)
+            words = _memory_argument(i, self.memories)
         else:
             words = _SHOWN[i.row.immediates](self, i.immediates)
         return f"{i.row.mnemonic} {words}" if words else i.row.mnemonic
@@ -374,7 +374,12 @@ def _limits(limits: Limits) -> str:
 
 
 def _table_type(t: TableType) -> str:
-    return f"{_limits(t.limits)} {value_type_name(t.element)}"
+    return f"{'i64 ' if t.is_64 else ''}{_limits(t.limits)} {value_type_name(t.element)}"
+
+
+def _memory_type(t: MemoryType) -> str:
+    pages = "" if t.page_size_log2 == 16 else f" (pagesize {1 << t.page_size_log2})"
+    return f"{'i64 ' if t.is_64 else ''}{_limits(t.limits)}{' shared' if t.shared else ''}{pages}"
 
 
 def _global_type(t: GlobalType) -> str:
@@ -389,11 +394,11 @@ def _place(custom: CustomSection, behind_names: bool) -> str:
     return f" (after {_SECTIONS.get(custom.after, 'last')})"
 
 
-def _memory_argument(i: Instruction) -> str:
+def _memory_argument(i: Instruction, memories: _Names) -> str:
     align, memory, offset = i.immediates[0]
     words = []
     if memory:
-        words.append(str(memory))
+        words.append(memories.reference(memory))
     if offset:
         words.append(f"offset={offset}")
     if 1 << align != i.row.access:

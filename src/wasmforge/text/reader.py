@@ -251,35 +251,47 @@ class Reader:
             self.at += 1
         return types
 
-    def address_type(self, what: str) -> None:
-        """An optional address type, `i32` or `i64`."""
-        if self.tokens[self.at] == "i64":
-            raise self.unsupported(features.MEMORY64)
-        if self.tokens[self.at] == "i32":
+    def address_type(self) -> bool:
+        """An optional address type, `i32` or `i64`: whether it is `i64`."""
+        is_64 = self.tokens[self.at] == "i64"
+        if is_64 or self.tokens[self.at] == "i32":
             self.at += 1
-        elif not self.at_number():
-            raise self.unexpected(what)
+        return is_64
 
     def limits(self, what: str) -> Limits:
-        minimum = self.number(64, what)
-        return Limits(minimum, self.number(64, what) if self.at_number() else None)
+        minimum = self._size(what)
+        return Limits(minimum, self._size(what) if self.at_number() else None)
+
+    def _size(self, what: str) -> int:
+        value = natural(self.tokens[self.at])
+        if value is None:
+            raise self.unexpected(what)
+        if value >> 64:
+            raise self.error(f"i64 constant out of range: {what} must be below 2^64")
+        self.at += 1
+        return value
 
     def table_type(self) -> TableType:
-        self.address_type("a table size")
+        is_64 = self.address_type()
         limits = self.limits("a table size")
-        return TableType(self.reference_type(), limits)
+        return TableType(self.reference_type(), limits, is_64)
 
     def memory_type(self) -> MemoryType:
-        self.address_type("a memory size")
+        is_64 = self.address_type()
         limits = self.limits("a memory size")
-        self.memory_attributes()
-        return MemoryType(limits)
-
-    def memory_attributes(self) -> None:
         if self.tokens[self.at] == "shared":
             raise self.unsupported(features.SHARED_MEMORIES)
-        if self.tokens[self.at] == "(" and self.tokens[self.at + 1] == "pagesize":
-            raise self.unsupported(features.CUSTOM_PAGE_SIZES, self.at + 1)
+        return MemoryType(limits, is_64, False, self.page_size())
+
+    def page_size(self) -> int:
+        """An optional `(pagesize n)`, as a power of two (custom-page-sizes proposal)."""
+        if not self.open("pagesize"):
+            return 16
+        size = self.number(64, "a page size")
+        if size == 0 or size & (size - 1):
+            raise self.error("invalid custom page size: it must be a power of two", self.at - 1)
+        self.expect(")")
+        return size.bit_length() - 1
 
     def global_type(self) -> GlobalType:
         if self.open("mut"):

@@ -91,7 +91,10 @@ class Context:
         self.type_results: list[list[int]] = []
         self.function_types: list[int] = []
         self.table_elements: list[int] = []
-        self.memory_count = 0
+        self.table_addresses: list[int] = []
+        """The type of the indices of each table, i32 or i64."""
+        self.memory_addresses: list[int] = []
+        """The type of the addresses of each memory."""
         self.global_types: list[int] = []
         self.global_mutable: list[bool] = []
         self.element_types: list[int] = []
@@ -229,8 +232,8 @@ def _set_unreachable(stack: list[int], base: i64) -> None:
     stack[base] = POLYMORPHIC
 
 
-def _check_memory_argument(c: Context, code: bytes, pc: int, natural: int, base: int, at: int) -> int:
-    """Checks a memarg at `pc` and returns the index after it (section 5.4.6)."""
+def _check_memory_argument(c: Context, code: bytes, pc: int, natural: int, base: int, at: int) -> tuple[int, int]:
+    """Checks a memarg at `pc`; returns the type of the memory's addresses and the index after it (section 5.4.6)."""
     align, after = read_unsigned(code, pc, 32, base)
     memory = 0
     if align >= 2 * _MEMORY_INDEX_FOLLOWS:
@@ -239,19 +242,26 @@ def _check_memory_argument(c: Context, code: bytes, pc: int, natural: int, base:
         align -= _MEMORY_INDEX_FOLLOWS
         memory, after = read_unsigned(code, after, 32, base)
     memory_offset, after = read_unsigned(code, after, 64, base)
-    _check_memory(c, memory, at)
+    address = _memory_address(c, memory, at)
     if align > natural:
         raise Invalid(
             f"alignment must not be larger than natural: 2**{align} for an access of {1 << natural} bytes", at
         )
-    if memory_offset > 0xFFFFFFFF:
+    if memory_offset > 0xFFFFFFFF and address == I32:
         raise Invalid(f"offset out of range: {memory_offset:#x} for a 32-bit memory", at)
-    return after
+    return address, after
 
 
-def _check_memory(c: Context, memory: int, at: int) -> None:
-    if memory >= c.memory_count:
-        raise Invalid(f"unknown memory {memory}", at)
+def _memory_address(c: Context, memory: int, at: int) -> int:
+    """The type of a memory's addresses."""
+    if memory >= len(c.memory_addresses):
+        raise Invalid(f"unknown memory {memory}: the module has {len(c.memory_addresses)} memories", at)
+    return c.memory_addresses[memory]
+
+
+def _narrower(a: int, b: int) -> int:
+    """The type of a length that two address types bound (section 3.3.7)."""
+    return I64 if a == I64 and b == I64 else I32
 
 
 def _check_function(c: Context, x: int, at: int) -> None:
@@ -343,8 +353,10 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
     count: i64 = 0
     local_types = local_variables.types
     expanded: i64 = len(local_types)
-    has_memory: bool = c.memory_count > 0
     value_type: bytes = c.value_types
+    has_memory: bool = len(c.memory_addresses) > 0
+    default_address: i64 = c.memory_addresses[0] if has_memory else I32
+    address: i64
     stack: list[int] = [BASE]
     # The control stack, one list a field. `bases` are the positions of the markers in `stack`.
     opcodes: list[int] = [_FUNCTION]
@@ -431,27 +443,28 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
 
         if kind >= LOAD:  # and STORE, which is the last
             mark = pc + 1
+            address = default_address
             if has_memory and code[pc] <= NATURAL_ALIGNMENT[op]:
                 pc = mark
                 while code[pc] >= 0x80:
                     pc += 1
                 pc += 1
                 if pc - mark > 4:
-                    pc = _check_memory_argument(c, code, mark - 1, NATURAL_ALIGNMENT[op], base, start)
+                    address, pc = _check_memory_argument(c, code, mark - 1, NATURAL_ALIGNMENT[op], base, start)
             else:
-                pc = _check_memory_argument(c, code, pc, NATURAL_ALIGNMENT[op], base, start)
+                address, pc = _check_memory_argument(c, code, pc, NATURAL_ALIGNMENT[op], base, start)
             if kind == LOAD:
-                if stack[-1] == I32:
+                if stack[-1] == address:
                     stack[-1] = RESULT[op]
                 else:
-                    _pop(stack, I32, start)
+                    _pop(stack, address, start)
                     stack.append(RESULT[op])
-            elif stack[-1] == OPERAND[op] and stack[-2] == I32:
+            elif stack[-1] == OPERAND[op] and stack[-2] == address:
                 stack.pop()
                 stack.pop()
             else:
                 _pop(stack, OPERAND[op], start)
-                _pop(stack, I32, start)
+                _pop(stack, address, start)
             continue
 
         if op == 0x0D:  # br_if
@@ -606,7 +619,7 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
                 )
             if x >= len(c.type_params):
                 raise Invalid(f"unknown type {x}: the module has {len(c.type_params)} types", start)
-            _pop(stack, I32, start)
+            _pop(stack, c.table_addresses[y], start)
             _pop_all(stack, c.type_params[x], start)
             _push_all(stack, c.type_results[x], start)
             continue
@@ -679,15 +692,14 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
 
         if op == 0x3F:  # memory.size
             x, pc = read_unsigned(code, pc, 32, base)
-            _check_memory(c, x, start)
-            stack.append(I32)
+            stack.append(_memory_address(c, x, start))
             continue
 
         if op == 0x40:  # memory.grow
             x, pc = read_unsigned(code, pc, 32, base)
-            _check_memory(c, x, start)
-            _pop(stack, I32, start)
-            stack.append(I32)
+            address = _memory_address(c, x, start)
+            _pop(stack, address, start)
+            stack.append(address)
             continue
 
         if op == 0x01:  # nop
@@ -748,23 +760,27 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
     elif op == Opcode.MEMORY_INIT:
         x, pc = read_unsigned(code, pc, 32, base)
         y, pc = read_unsigned(code, pc, 32, base)
-        _check_memory(c, y, at)
+        address = _memory_address(c, y, at)
         _check_data_segment(c, x, at, base)
+        return _pop_range(stack, pc, address, I32, I32, at)
     elif op == Opcode.DATA_DROP:
         x, pc = read_unsigned(code, pc, 32, base)
         _check_data_segment(c, x, at, base)
     elif op == Opcode.MEMORY_COPY:
         x, pc = read_unsigned(code, pc, 32, base)
         y, pc = read_unsigned(code, pc, 32, base)
-        _check_memory(c, x, at)
-        _check_memory(c, y, at)
+        address = _memory_address(c, x, at)
+        source = _memory_address(c, y, at)
+        return _pop_range(stack, pc, address, source, _narrower(address, source), at)
     elif op == Opcode.MEMORY_FILL:
         x, pc = read_unsigned(code, pc, 32, base)
-        _check_memory(c, x, at)
+        address = _memory_address(c, x, at)
+        return _pop_range(stack, pc, address, I32, address, at)
     elif op == Opcode.TABLE_INIT:
         x, pc = read_unsigned(code, pc, 32, base)
         y, pc = read_unsigned(code, pc, 32, base)
         _check_same_element(_table_element(c, y, at), _element_type(c, x, at), at)
+        return _pop_range(stack, pc, c.table_addresses[y], I32, I32, at)
     elif op == Opcode.ELEM_DROP:
         x, pc = read_unsigned(code, pc, 32, base)
         _element_type(c, x, at)
@@ -772,19 +788,20 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
         x, pc = read_unsigned(code, pc, 32, base)
         y, pc = read_unsigned(code, pc, 32, base)
         _check_same_element(_table_element(c, x, at), _table_element(c, y, at), at)
+        address = c.table_addresses[x]
+        source = c.table_addresses[y]
+        return _pop_range(stack, pc, address, source, _narrower(address, source), at)
     elif op in (Opcode.TABLE_GROW, Opcode.TABLE_SIZE, Opcode.TABLE_FILL):
         x, pc = read_unsigned(code, pc, 32, base)
         t = _table_element(c, x, at)
-        if op == Opcode.TABLE_GROW:
-            _pop(stack, I32, at)
-            _pop(stack, t, at)
-            stack.append(I32)
-            return pc
+        address = c.table_addresses[x]
         if op == Opcode.TABLE_FILL:
-            _pop(stack, I32, at)
+            return _pop_range(stack, pc, address, t, address, at)
+        if op == Opcode.TABLE_GROW:
+            _pop(stack, address, at)
             _pop(stack, t, at)
-            _pop(stack, I32, at)
-            return pc
+        stack.append(address)
+        return pc
     signature = PREFIXED.get(op)
     if signature is None:
         raise opcode_error(op, base + at)
@@ -809,8 +826,11 @@ def _check_vector(c: Context, stack: list[int], code: bytes, pc: int, number: in
         pc += 16
         stack.append(V128)
         return pc
+    params = VECTOR_PARAMS[n]
     if kind >= vectors.ACCESS:
-        pc = _check_memory_argument(c, code, pc, VECTOR_ALIGNMENT[n], base, at)
+        address, pc = _check_memory_argument(c, code, pc, VECTOR_ALIGNMENT[n], base, at)
+        if address != I32:
+            params = [address, *params[1:]]
     if kind == vectors.LANE or kind == vectors.ACCESS_LANE:
         _check_lane(code[pc], VECTOR_LANES[n], at)
         pc += 1
@@ -819,7 +839,6 @@ def _check_vector(c: Context, stack: list[int], code: bytes, pc: int, number: in
         while pc < end:
             _check_lane(code[pc], VECTOR_LANES[n], at)
             pc += 1
-    params = VECTOR_PARAMS[n]
     if len(params) == 2 and stack[-1] == params[1] and stack[-2] == params[0]:
         stack.pop()
         stack.pop()
@@ -834,6 +853,14 @@ def _check_vector(c: Context, stack: list[int], code: bytes, pc: int, number: in
 def _check_lane(lane: int, lanes: int, at: int) -> None:
     if lane >= lanes:
         raise Invalid(f"invalid lane index {lane}: the instruction selects from {lanes} lanes", at)
+
+
+def _pop_range(stack: list[int], pc: int, target: int, value: int, count: int, at: int) -> int:
+    """Pops the operands of a bulk instruction: where to, what or where from, how many. Returns `pc`."""
+    _pop(stack, count, at)
+    _pop(stack, value, at)
+    _pop(stack, target, at)
+    return pc
 
 
 def _check_same_element(target: int, source: int, at: int) -> None:
@@ -871,14 +898,14 @@ def _check_rare(c: Context, stack: list[int], code: bytes, pc: int, op: int, bas
     if op == Opcode.TABLE_GET:
         x, pc = read_unsigned(code, pc, 32, base)
         t = _table_element(c, x, at)
-        _pop(stack, I32, at)
+        _pop(stack, c.table_addresses[x], at)
         stack.append(t)
         return pc
     if op == Opcode.TABLE_SET:
         x, pc = read_unsigned(code, pc, 32, base)
         t = _table_element(c, x, at)
         _pop(stack, t, at)
-        _pop(stack, I32, at)
+        _pop(stack, c.table_addresses[x], at)
         return pc
     if op == Opcode.SELECT_TYPED:
         return _check_typed_select(c, stack, code, pc, base, at)

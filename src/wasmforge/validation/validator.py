@@ -114,6 +114,7 @@ class _Validator:
             ("imports", imported, limit.IMPORTS),
             ("functions", m.num_imported(ExternKind.FUNC) + len(m.functions), limit.FUNCTIONS),
             ("tables", m.num_imported(ExternKind.TABLE) + len(m.tables), limit.TABLES),
+            ("memories", m.num_imported(ExternKind.MEMORY) + len(m.memories), limit.MEMORIES),
             ("globals", m.num_imported(ExternKind.GLOBAL) + len(m.globals), limit.GLOBALS),
             ("exports", len(m.exports), limit.EXPORTS),
             ("element segments", len(m.elements), limit.ELEMENT_SEGMENTS),
@@ -146,9 +147,10 @@ class _Validator:
             if isinstance(i.type, TableType):
                 self.check_table_type(i.type, i.offset)
                 c.table_elements.append(i.type.element)
+                c.table_addresses.append(i.type.address_type)
             elif isinstance(i.type, MemoryType):
                 self.check_memory_type(i.type, i.offset)
-                c.memory_count += 1
+                c.memory_addresses.append(i.type.address_type)
             elif isinstance(i.type, GlobalType):
                 self.check_value_types((i.type.content,), i.offset)
                 self.add_global(i.type)
@@ -180,13 +182,12 @@ class _Validator:
         for table in self.module.tables:
             self.check_table_type(table.type, 0)
             c.table_elements.append(table.type.element)
+            c.table_addresses.append(table.type.address_type)
         for memory in self.module.memories:
             self.check_memory_type(memory, 0)
-            c.memory_count += 1
-        if c.memory_count > 1:
-            raise self.invalid(
-                f"multiple memories: the module has {c.memory_count}, and multi-memory is not supported yet"
-            )
+            c.memory_addresses.append(memory.address_type)
+        if len(c.memory_addresses) > 1:
+            self.require(Feature.MULTI_MEMORY, 0)
 
     def check_globals(self) -> None:
         for g in self.module.globals:
@@ -200,7 +201,7 @@ class _Validator:
         sizes = {
             ExternKind.FUNC: ("function", len(c.function_types)),
             ExternKind.TABLE: ("table", len(c.table_elements)),
-            ExternKind.MEMORY: ("memory", c.memory_count),
+            ExternKind.MEMORY: ("memory", len(c.memory_addresses)),
             ExternKind.GLOBAL: ("global", len(c.global_types)),
         }
         seen: set[str] = set()
@@ -253,7 +254,7 @@ class _Validator:
             )
         if e.table_offset is None:
             raise self.invalid("constant expression required: an active element segment has an offset", e.offset)
-        self.check_expression(e.table_offset, I32)
+        self.check_expression(e.table_offset, c.table_addresses[e.table])
 
     def check_data(self) -> None:
         m = self.module
@@ -261,11 +262,13 @@ class _Validator:
         for d in m.data:
             if d.mode is not SegmentMode.ACTIVE:
                 continue
-            if d.memory >= c.memory_count:
-                raise self.invalid(f"unknown memory {d.memory}", d.offset)
+            if d.memory >= len(c.memory_addresses):
+                raise self.invalid(
+                    f"unknown memory {d.memory}: the module has {len(c.memory_addresses)} memories", d.offset
+                )
             if d.memory_offset is None:
                 raise self.invalid("constant expression required: an active data segment has an offset", d.offset)
-            self.check_expression(d.memory_offset, I32)
+            self.check_expression(d.memory_offset, c.memory_addresses[d.memory])
         if m.data_count is not None:
             c.data_count = m.data_count
 
@@ -321,10 +324,26 @@ class _Validator:
             raise self.invalid(f"unknown function {x}: the module has {count} functions", offset)
 
     def check_table_type(self, t: TableType, offset: int) -> None:
-        self.check_limits(t.limits, limit.TABLE_MAXIMUM, "table size must be at most 2^32-1 entries", offset)
+        if t.is_64:
+            self.require(Feature.MEMORY64, offset)
+            self.check_limits(t.limits, limit.TABLE_MAXIMUM_64, "table size must be at most 2^64-1 entries", offset)
+        else:
+            self.check_limits(t.limits, limit.TABLE_MAXIMUM, "table size must be at most 2^32-1 entries", offset)
 
     def check_memory_type(self, t: MemoryType, offset: int) -> None:
-        self.check_limits(t.limits, limit.MEMORY_PAGES, "memory size must be at most 65536 pages (4GiB)", offset)
+        if t.page_size_log2 != 16:
+            self.require(Feature.CUSTOM_PAGE_SIZES, offset)
+            if t.page_size_log2 != 0:
+                raise self.invalid(
+                    f"invalid custom page size: {1 << t.page_size_log2} bytes, only 1 and 65536 are possible", offset
+                )
+        if t.is_64:
+            self.require(Feature.MEMORY64, offset)
+        size = limit.MEMORY_BYTES_64 if t.is_64 else limit.MEMORY_BYTES
+        # With pages of one byte the size itself must fit the address type.
+        bound = size - 1 if t.page_size_log2 == 0 else size >> t.page_size_log2
+        known = "" if t.is_64 else " (4GiB)"
+        self.check_limits(t.limits, bound, f"memory size must be at most {bound} pages{known}", offset)
 
     def check_limits(self, limits: Limits, bound: int, message: str, offset: int) -> None:
         """Section 3.2.1: both numbers within the range of the kind, and in order."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from wasmforge.binary import features
 from wasmforge.syntax.errors import MalformedError, UnsupportedFeatureError, WasmtimeError
+from wasmforge.syntax.features import KNOBS
 from wasmforge.text import ParseError
 from wasmforge.validation import InvalidError
 from wasmforge.wast.script import (
@@ -38,7 +39,7 @@ from wasmforge.wast.script import (
     commands,
 )
 
-__all__ = ["Failure", "FileResult", "Runner", "run_script"]
+__all__ = ["Failure", "FileResult", "Runner", "all_proposals", "run_script"]
 
 EQUIVALENT_TEXTS: Final[dict[str, tuple[str, ...]]] = {
     # The index behind the text is that of the element, which Wasmtime's trap does not carry.
@@ -105,6 +106,14 @@ def run_script(
     return Runner(api, config).run(source, filename, stop_at)
 
 
+def all_proposals(config: Any) -> Any:
+    """Switches on, in an `api.Config`, the proposals that are off by default and that scripts use."""
+    for knob in KNOBS.values():
+        if not knob.default and hasattr(type(config), knob.setting):
+            setattr(config, knob.setting, True)
+    return config
+
+
 class Runner:
     """Runs scripts, all in one engine, each in a store of its own."""
 
@@ -112,6 +121,8 @@ class Runner:
         if api is None:
             import wasmforge as api
         self.api = api
+        if config is None and hasattr(api, "Config"):
+            config = all_proposals(api.Config())
         self.engine = api.Engine() if config is None else api.Engine(config)
 
     def run(self, source: str | bytes, filename: str, stop_at: int | None = None) -> FileResult:
@@ -328,10 +339,7 @@ def _check_text(expected: str, error: Exception) -> None:
 
 def _feature_of(error: Exception) -> str | None:
     """The proposal that an error is about, where it says so."""
-    feature: str | None = getattr(error, "feature", None)
-    if feature is None and "multi-memory" in str(error):
-        return features.MULTI_MEMORY
-    return feature
+    return getattr(error, "feature", None)
 
 
 def _describe(error: Exception) -> str:
@@ -433,5 +441,8 @@ def _define_spectest(api: Any, store: Any, linker: Any) -> None:
         linker.define(store, "spectest", f"global_{t}", api.Global(store, gt, value))
     table = api.Table(store, api.TableType(api.ValType.funcref(), api.Limits(10, 20)), None)
     linker.define(store, "spectest", "table", table)
+    if hasattr(api.TableType, "is_64"):  # the wasmtime package cannot make it
+        wide = api.Table(store, api.TableType(api.ValType.funcref(), api.Limits(10, 20), is_64=True), None)
+        linker.define(store, "spectest", "table64", wide)
     memory = api.Memory(store, api.MemoryType(api.Limits(1, 2)))
     linker.define(store, "spectest", "memory", memory)

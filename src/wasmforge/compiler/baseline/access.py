@@ -1,9 +1,8 @@
 """Emitters that reach beyond the frame: loads and stores, memory.size, globals, table elements.
 
-An address is base + index + offset in one machine operand. The reservation behind the base is as large as the index
-space plus the guard, so that an offset within the guard needs no check; without guard pages, or with a larger offset,
-the end of the access is compared with the memory's length first. (THREAT: an access that neither faults nor traps would
-read or write the process's memory. The runtime keeps the other half of the bargain, `runtime/vm/memory.py`.)
+An address is base + index + offset in one machine operand; what is compared with the memory's length before, and when
+nothing has to be, is written in `compiler/memory_plan.py`. (THREAT: an access that neither faults nor traps would read
+or write the process's memory. The runtime keeps the other half of the bargain, `runtime/vm/memory.py`.)
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from wasmforge.compiler.baseline.registers import NONE, SCRATCH, VM
 from wasmforge.compiler.baseline.rows import ALU, CLASS, ENCODING, FLOAT_LOAD, FLOAT_STORE, NUMBER, WIDE
 from wasmforge.compiler.baseline.values import CONST, REG
 from wasmforge.compiler.environ import VMMemory, VMMemoryDefinition, VMTableDefinition
+from wasmforge.compiler.memory_plan import UNREACHABLE_SIZE
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.instructions import BY_OPCODE
 from wasmforge.syntax.types import EXTERNREF, F32, F64, I32, V128
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mypy_extensions import i64
 
 __all__ = [
+    "add_base",
     "global_get",
     "global_set",
     "load",
@@ -39,56 +40,110 @@ __all__ = [
 _SIZE: Final = bytes(BY_OPCODE[opcode].access if opcode in BY_OPCODE else 0 for opcode in range(256))
 _MAY_FAULT: Final = 1 + TrapKind.MEMORY_OUT_OF_BOUNDS
 _I64_LOAD: Final = 0x29
+_UNREACHABLE: Final = 0x1000000000000000
+assert _UNREACHABLE == UNREACHABLE_SIZE
 
 
 def _offset(s: Body) -> i64:
-    """Reads a memarg. Validation allows one memory."""
+    """Reads a memarg: the memory goes to `s.memory`, the offset is returned, cut where every access traps anyway."""
+    s.memory = 0
     if s.code[s.pc] & 0x40:
         s.unsigned()
-        s.unsigned()
+        s.memory = s.unsigned()
     else:
         s.pc += 1
-    return s.unsigned()
+    offset = s.unsigned()
+    # From 2**63 on, the number is negative where this is compiled.
+    if offset < 0 or offset > _UNREACHABLE:
+        return _UNREACHABLE
+    return offset
 
 
 def _address(s: Body, offset: i64, size: i64) -> None:
-    """Pops an index and checks it. Leaves in `s.found` the base, the index to release (or `NONE`), and the
-    displacement."""
+    """Pops an index into memory `s.memory` and checks the access by the memory's plan (`compiler/memory_plan.py`).
+    Leaves in `s.found` the base, the index to release (or `NONE`), and the displacement."""
     a = s.found
-    a.base = s.base
+    memory = s.memory
     d = s.depth - 1
-    constant = s.kinds[d] == CONST
-    checked = not s.context.guarded or offset + size > s.context.guard
-    if constant and not checked:
-        offset += s.values[d]
+    end = offset + size
+    if s.kinds[d] == CONST:
+        known: i64 = s.values[d]
         s.drop()
         a.index = NONE
-        if offset <= 0x7FFFFFFF:
-            a.displacement = offset
-            return
-        s.immediate(SCRATCH, offset)
-        s.rr(Op.ADD, 1, SCRATCH, s.base)
-        a.base = SCRATCH
-        a.displacement = 0
-        return
-    r = s.pop_read(False)
-    if checked:
-        _check(s, r, offset + size)
-    a.index = r
+        guarded = not s.context.memory_wide[memory] and end <= s.context.memory_guard[memory]
+        if known < 0 or known > _UNREACHABLE:
+            known = _UNREACHABLE  # a 64-bit address beyond every memory
+        if not guarded and end + known > s.context.memory_minimum[memory]:
+            _check_constant(s, memory, end + known)
+        offset += known
+        if offset > _UNREACHABLE:
+            offset = 0  # the check has trapped
+    else:
+        r = s.pop_read(False)
+        a.index = r
+        if end > s.context.memory_guard[memory]:
+            _check(s, memory, r, end)
+        elif s.context.memory_wide[memory]:
+            s.rm(Op.MOV, 1, SCRATCH, VM, s.context.offsets.memory(memory) + VMMemory.DEFINITION)
+            s.rm(Op.CMP, 1, r, SCRATCH, VMMemoryDefinition.CURRENT_LENGTH)
+            s.trap_if(Condition.ABOVE_EQUAL, TrapKind.MEMORY_OUT_OF_BOUNDS)
+    in_register = memory == s.base_memory
+    a.base = s.base if in_register else SCRATCH
     a.displacement = offset
     if offset > 0x7FFFFFFF:
         s.immediate(SCRATCH, offset)
-        s.rr(Op.ADD, 1, SCRATCH, s.base)
+        add_base(s, memory, SCRATCH)
         a.base = SCRATCH
         a.displacement = 0
+    elif not in_register:
+        s.rm(Op.MOV, 1, SCRATCH, VM, s.context.offsets.memory(memory) + VMMemory.BASE)
 
 
-def _check(s: Body, r: i64, size: i64) -> None:
-    """Traps unless `r + size` is within the length of memory 0."""
+def add_base(s: Body, memory: i64, r: i64) -> None:
+    """Turns the index in a register into a host address."""
+    if memory == s.base_memory:
+        s.rr(Op.ADD, 1, r, s.base)
+    else:
+        s.rm(Op.ADD, 1, r, VM, s.context.offsets.memory(memory) + VMMemory.BASE)
+
+
+def _check_constant(s: Body, memory: i64, end: i64) -> None:
+    """Traps unless the memory has `end` bytes."""
+    if end > _UNREACHABLE:
+        s.trap_always(TrapKind.MEMORY_OUT_OF_BOUNDS)
+        return
+    s.rm(Op.MOV, 1, SCRATCH, VM, s.context.offsets.memory(memory) + VMMemory.DEFINITION)
+    if end <= 0x7FFFFFFF:
+        s.group1_memory(7, 1, SCRATCH, VMMemoryDefinition.CURRENT_LENGTH, end)
+        s.trap_if(Condition.BELOW, TrapKind.MEMORY_OUT_OF_BOUNDS)
+        return
+    r = s.alloc()
+    s.immediate(r, end)
+    s.rm(Op.CMP, 1, r, SCRATCH, VMMemoryDefinition.CURRENT_LENGTH)
+    s.release(r)
+    s.trap_if(Condition.ABOVE, TrapKind.MEMORY_OUT_OF_BOUNDS)
+
+
+def _check(s: Body, memory: i64, r: i64, end: i64) -> None:
+    """Traps unless `r + end` is within the length of the memory."""
+    if end > _UNREACHABLE:
+        s.trap_always(TrapKind.MEMORY_OUT_OF_BOUNDS)
+        return
+    definition: i64 = s.context.offsets.memory(memory) + VMMemory.DEFINITION
+    if end <= s.context.memory_minimum[memory] and end <= 0x7FFFFFFF:
+        # The length is at least `end`: the difference cannot wrap.
+        s.rm(Op.MOV, 1, SCRATCH, VM, definition)
+        s.rm(Op.MOV, 1, SCRATCH, SCRATCH, VMMemoryDefinition.CURRENT_LENGTH)
+        s.group1(5, 1, SCRATCH, end)
+        s.rr(Op.CMP, 1, SCRATCH, r)
+        s.trap_if(Condition.BELOW, TrapKind.MEMORY_OUT_OF_BOUNDS)
+        return
     length = s.alloc()
-    s.rm(Op.MOV, 1, length, VM, s.context.offsets.memory(0) + VMMemory.DEFINITION)
-    s.immediate(SCRATCH, size)
+    s.rm(Op.MOV, 1, length, VM, definition)
+    s.immediate(SCRATCH, end)
     s.rr(Op.ADD, 1, SCRATCH, r)
+    if s.context.memory_wide[memory]:
+        s.trap_if(Condition.BELOW, TrapKind.MEMORY_OUT_OF_BOUNDS)  # the carry: the sum has wrapped
     s.rm(Op.CMP, 1, SCRATCH, length, VMMemoryDefinition.CURRENT_LENGTH)
     s.release(length)
     s.trap_if(Condition.ABOVE, TrapKind.MEMORY_OUT_OF_BOUNDS)
@@ -190,12 +245,14 @@ def _operand(s: Body, op: i64, wide: i64, reg: i64) -> None:
 
 
 def memory_size(s: Body) -> None:
-    s.unsigned()
+    memory = s.unsigned()
     r = s.alloc()
-    s.rm(Op.MOV, 1, r, VM, s.context.offsets.memory(0) + VMMemory.DEFINITION)
+    s.rm(Op.MOV, 1, r, VM, s.context.offsets.memory(memory) + VMMemory.DEFINITION)
     s.rm(Op.MOV, 1, r, r, VMMemoryDefinition.CURRENT_LENGTH)
-    s.rr(Op.SHIFT_IMMEDIATE, 1, 5, r)
-    s.byte(16)
+    page_size_log2 = s.context.memory_page_size_log2[memory]
+    if page_size_log2:
+        s.rr(Op.SHIFT_IMMEDIATE, 1, 5, r)
+        s.byte(page_size_log2)
     s.push(REG, r)
 
 

@@ -115,6 +115,12 @@ class Body(State):
         self.trap_kinds.append(kind)
         self.trap_starts.append(self.start)
 
+    def trap_always(self, kind: i64) -> None:
+        """Traps at the current instruction. What is emitted behind is never reached."""
+        self.trap_places.append(self.jump())
+        self.trap_kinds.append(kind)
+        self.trap_starts.append(self.start)
+
     def trap_here(self, kind: i64) -> None:
         """Traps. Each site has a call of its own, whose return address tells its position."""
         self.mark(0)

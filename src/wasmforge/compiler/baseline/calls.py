@@ -7,7 +7,7 @@ locals, which are in callee-saved registers or in their homes.
 
 from __future__ import annotations
 
-from wasmforge.compiler.baseline.access import check_element
+from wasmforge.compiler.baseline.access import add_base, check_element
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import Body
 from wasmforge.compiler.baseline.context import (
@@ -227,7 +227,8 @@ def memory_grow(s: Body) -> None:
     memory = s.unsigned()
     s.push(CONST, memory)
     _builtin(s, "memory_grow")
-    _narrow_result(s)
+    if not s.context.memory_wide[memory]:
+        _narrow_result(s)
 
 
 def _narrow_result(s: Body) -> None:
@@ -262,12 +263,21 @@ def prefixed(s: Body, number: i64) -> None:
         _table_fill(s)
 
 
-def _memory_length(s: Body, start: i64, count: i64) -> None:
-    """Traps unless `count` bytes from `start` on are within memory 0. Both are zero-extended, so the sum cannot
-    wrap."""
+def _end(s: Body, start: i64, count: i64, wide: bool, kind: i64) -> None:
+    """Leaves `start + count` in the scratch register. Zero-extended i32s cannot wrap; i64s trap when they do."""
+    if wide:
+        s.rr(Op.MOV, 1, SCRATCH, start)
+        s.rr(Op.ADD, 1, SCRATCH, count)
+        s.trap_if(Condition.BELOW, kind)
+    else:
+        s.rx(Op.LEA, 1, SCRATCH, start, count, 0, 0)
+
+
+def _memory_length(s: Body, memory: i64, start: i64, count: i64) -> None:
+    """Traps unless `count` bytes from `start` on are within a memory."""
     length = s.alloc()
-    s.rm(Op.MOV, 1, length, VM, s.context.offsets.memory(0) + VMMemory.DEFINITION)
-    s.rx(Op.LEA, 1, SCRATCH, start, count, 0, 0)
+    s.rm(Op.MOV, 1, length, VM, s.context.offsets.memory(memory) + VMMemory.DEFINITION)
+    _end(s, start, count, s.context.memory_wide[memory], TrapKind.MEMORY_OUT_OF_BOUNDS)
     s.rm(Op.CMP, 1, SCRATCH, length, VMMemoryDefinition.CURRENT_LENGTH)
     s.release(length)
     s.trap_if(Condition.ABOVE, TrapKind.MEMORY_OUT_OF_BOUNDS)
@@ -282,25 +292,25 @@ def _move(s: Body, target: i64, source: i64, count: i64) -> None:
 
 
 def _memory_copy(s: Body) -> None:
-    s.unsigned()
-    s.unsigned()
+    to = s.unsigned()
+    origin = s.unsigned()
     count = s.pop_owned(False)
     source = s.pop_owned(False)
     target = s.pop_owned(False)
-    _memory_length(s, source, count)
-    _memory_length(s, target, count)
-    s.rr(Op.ADD, 1, source, s.base)
-    s.rr(Op.ADD, 1, target, s.base)
+    _memory_length(s, origin, source, count)
+    _memory_length(s, to, target, count)
+    add_base(s, origin, source)
+    add_base(s, to, target)
     _move(s, target, source, count)
 
 
 def _memory_fill(s: Body) -> None:
-    s.unsigned()
+    memory = s.unsigned()
     count = s.pop_owned(False)
     byte = s.pop_owned(False)
     target = s.pop_owned(False)
-    _memory_length(s, target, count)
-    s.rr(Op.ADD, 1, target, s.base)
+    _memory_length(s, memory, target, count)
+    add_base(s, memory, target)
     s.push(REG, target)
     s.push(REG, byte)
     s.push(REG, count)
@@ -309,7 +319,7 @@ def _memory_fill(s: Body) -> None:
 
 def _memory_init(s: Body) -> None:
     segment: i64 = s.context.offsets.data_segment(s.unsigned())
-    s.unsigned()
+    memory = s.unsigned()
     count = s.pop_owned(False)
     source = s.pop_owned(False)
     target = s.pop_owned(False)
@@ -319,9 +329,9 @@ def _memory_init(s: Body) -> None:
     s.rr(Op.CMP, 1, SCRATCH, length)
     s.release(length)
     s.trap_if(Condition.ABOVE, TrapKind.MEMORY_OUT_OF_BOUNDS)
-    _memory_length(s, target, count)
+    _memory_length(s, memory, target, count)
     s.rm(Op.ADD, 1, source, VM, segment + VMDataSegment.BASE)
-    s.rr(Op.ADD, 1, target, s.base)
+    add_base(s, memory, target)
     _move(s, target, source, count)
 
 
@@ -329,7 +339,7 @@ def _table_length(s: Body, table: i64, start: i64, count: i64) -> None:
     """Traps unless `count` elements from `start` on are within a table."""
     length = s.alloc()
     s.rm(Op.MOV, 1, length, VM, s.context.offsets.table(table))
-    s.rx(Op.LEA, 1, SCRATCH, start, count, 0, 0)
+    _end(s, start, count, s.context.table_wide[table], TrapKind.TABLE_OUT_OF_BOUNDS)
     s.rm(Op.CMP, 1, SCRATCH, length, VMTableDefinition.CURRENT_ELEMENTS)
     s.release(length)
     s.trap_if(Condition.ABOVE, TrapKind.TABLE_OUT_OF_BOUNDS)
@@ -379,7 +389,8 @@ def _table_grow(s: Body) -> None:
     s.push(REG, delta)
     s.push(REG, word)
     _builtin(s, "table_grow")
-    _narrow_result(s)
+    if not s.context.table_wide[table]:
+        _narrow_result(s)
 
 
 def _table_fill(s: Body) -> None:

@@ -16,6 +16,7 @@ from wasmforge.compiler.environ import (
     assign_params,
     assign_results,
 )
+from wasmforge.compiler.memory_plan import UNREACHABLE_SIZE, memory_plan
 from wasmforge.compiler.target import host_level
 from wasmforge.syntax.module import Module
 from wasmforge.syntax.types import EXTERNREF, F32, F64, I32, V128, ExternKind, FuncType
@@ -102,12 +103,16 @@ class Context:
         self.functions: list[int] = module.all_functions()
         self.imported_functions: int = module.num_imported(ExternKind.FUNC)
         self.tables: list[int] = [int(t.element) for t in module.all_tables()]
+        self.table_wide: list[bool] = [t.is_64 for t in module.all_tables()]
         self.globals: list[int] = [int(t.content) for t in module.all_globals()]
         self.imported_globals: int = module.num_imported(ExternKind.GLOBAL)
         self.func_refs: dict[int, int] = {x: k for k, x in enumerate(func_refs)}
         self.offsets = VMContextOffsets.of(module, len(func_refs))
-        self.guarded: bool = tunables.signals_based_traps and tunables.memory_reservation >= 1 << 32
-        self.guard: int = tunables.memory_guard_size
+        plans = [memory_plan(t, tunables) for t in module.all_memories()]
+        self.memory_wide: list[bool] = [p.is_64 for p in plans]
+        self.memory_page_size_log2: list[int] = [p.page_size_log2 for p in plans]
+        self.memory_minimum: list[int] = [min(p.minimum, UNREACHABLE_SIZE) for p in plans]
+        self.memory_guard: list[int] = [p.guard for p in plans]
         self.has_bmi: bool = host_level() != "x86-64-v2"
         self.has_avx: bool = self.has_bmi
         """AVX2 and FMA too: levels bring them together."""

@@ -185,12 +185,23 @@ class Frame:
         """Pinned locals that are saved around calls."""
         self.foreign_calls = False
         """Whether there are calls that change the vmctx register: of imports and through tables."""
-        self.uses_memory = False
         self.vectors = False
         """Whether there may be values of 16 bytes."""
+        self.memory_weights: list[int] = [0] * len(context.memory_wide)
+        """Accesses to each memory, weighed like uses of locals."""
         self.saved: list[int] = []
         self.moves_to: list[int] = []
         self.moves_from: list[int] = []
+
+    def heaviest_memory(self) -> i64:
+        """The memory whose base deserves a register, or `NONE`."""
+        best: i64 = NONE
+        heaviest: i64 = 0
+        for x, weight in enumerate(self.memory_weights):
+            if weight > heaviest:
+                heaviest = weight
+                best = x
+        return best
 
 
 def begin(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None:
@@ -205,7 +216,8 @@ def begin(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None:
     leaf = not frame.calls
     s.base = NONE
     s.pool = POOL | FLOAT_POOL
-    if frame.uses_memory:
+    s.base_memory = frame.heaviest_memory()
+    if s.base_memory >= 0:
         s.base = LEAF_BASE if leaf else BASE
         if leaf:
             one: i64 = 1
@@ -275,7 +287,8 @@ def _scan(s: State, frame: Frame) -> None:
                 pc += 1
             pc += 1
         elif shape == _MEMARG:
-            frame.uses_memory = True
+            s.pc = pc
+            frame.memory_weights[_accessed_memory(s)] += weight
             s.pc = pc
             skip_immediates(s, op)
             pc = s.pc
@@ -302,7 +315,7 @@ def _scan(s: State, frame: Frame) -> None:
                     frame.vectors = True
                     shape = VECTOR_SHAPE[s.unsigned()]
                     if shape in (_MEMARG, _MEMARG_LANE):
-                        frame.uses_memory = True
+                        frame.memory_weights[_accessed_memory(s)] += weight
                     s.pc = pc
                 elif shape == _GROW:
                     frame.calls = True
@@ -311,7 +324,7 @@ def _scan(s: State, frame: Frame) -> None:
                     frame.calls = True
                     frame.call_weight += weight
                     if code[pc] <= _MEMORY_FILL and code[pc] != _DATA_DROP:
-                        frame.uses_memory = True
+                        frame.memory_weights[_bulk_memory(code, pc)] += weight
                 skip_immediates(s, op)
             pc = s.pc
     s.pc = 0
@@ -338,6 +351,21 @@ def _find_vectors(s: State, frame: Frame) -> None:
         s.pc = at
         skip_immediates(s, op)
     s.pc = 0
+
+
+def _accessed_memory(s: State) -> i64:
+    """The memory that a memarg names; the caller puts `s.pc` where it wants it."""
+    if not s.code[s.pc] & 0x40:
+        return 0
+    s.unsigned()
+    return s.unsigned()
+
+
+def _bulk_memory(code: bytes, pc: i64) -> i64:
+    """The memory that memory.init, memory.copy or memory.fill writes; `pc` is behind the prefix. An encoding longer
+    than needed counts for memory 0, which only costs speed."""
+    x: i64 = code[pc + 2] if code[pc] == _MEMORY_INIT else code[pc + 1]
+    return x if x < 0x80 and code[pc + 1] < 0x80 else 0
 
 
 def _classify(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None:
@@ -476,7 +504,7 @@ def prologue(s: State, frame: Frame) -> None:
     size = ((size + 15) & ~15) - saved
     _extend_stack(s, size)
     if s.base >= 0:
-        s.rm(Op.MOV, 1, s.base, VM, frame.context.offsets.memory(0) + VMMemory.BASE)
+        s.rm(Op.MOV, 1, s.base, VM, frame.context.offsets.memory(s.base_memory) + VMMemory.BASE)
     _receive_params(s, frame)
     _zero_locals(s, frame)
     assert out is s.out

@@ -99,7 +99,11 @@ class State(Assembler):
         self.pool: i64 = 0
         self.free: i64 = 0
         self.base: i64 = NONE
-        """The register that holds the base of memory 0, or `NONE`."""
+        """The register that holds the base of a memory, or `NONE`, ..."""
+        self.base_memory: i64 = NONE
+        """... and of which: the one that the function uses most."""
+        self.memory: i64 = 0
+        """The memory that the current instruction names (`access.memory_argument`)."""
         # Locals, indexed by local; entries are set for those that the function uses, and reset after it.
         self.pins: list[int] = []
         self.homes: list[int] = []

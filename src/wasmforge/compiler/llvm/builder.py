@@ -14,9 +14,9 @@ from wasmforge.compiler.llvm.context import BOOL, IR_TYPES, ModuleContext
 from wasmforge.compiler.llvm.prototype import Prototype
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.instructions import BY_OPCODE, Immediate, Opcode
-from wasmforge.syntax.types import F32, F64, I32, FuncType, ValType
+from wasmforge.syntax.types import F32, F64, I32, I64, FuncType, ValType
 
-__all__ = ["FLOAT_NAMES", "IMMEDIATES", "OFFSET_LIMIT", "PREFIXES", "Frame", "FunctionBuilder", "FunctionSource"]
+__all__ = ["FLOAT_NAMES", "IMMEDIATES", "PREFIXES", "Frame", "FunctionBuilder", "FunctionSource"]
 
 REMEMBERED: Final = 64
 """So many locals and addresses are remembered across blocks: enough for what is hot, and little to copy for each of
@@ -25,7 +25,6 @@ REMEMBERED: Final = 64
 SHORT_BLOCK: Final = 500
 """Lines of IR in a block when blocks are kept short."""
 
-OFFSET_LIMIT: Final = 1 << 32
 FLOAT_NAMES: Final = {F32: "f32", F64: "f64"}
 PREFIXES: Final = frozenset({0xFC, 0xFD})
 _CONDITION_CONSUMERS: Final = frozenset({Opcode.BR_IF, Opcode.IF, Opcode.SELECT, Opcode.SELECT_TYPED, 0x45})
@@ -142,9 +141,6 @@ class FunctionBuilder:
         self.needs_store_context = False
         self.zero_floats: set[ValType] = set()
         self.branch_values = 0
-        tunables = context.tunables
-        self.guarded = tunables.signals_based_traps and tunables.memory_reservation >= OFFSET_LIMIT
-        self.guard = tunables.memory_guard_size
 
     def prototype(self, ft: FuncType) -> Prototype:
         found = self.prototypes.get(ft)
@@ -351,10 +347,14 @@ class FunctionBuilder:
         self.do(f"br i1 {condition}, label %{trap}, label %{proceed}{self.inherited(condition)}")
         self.begin_block(proceed)
 
-    def check_range(self, start: str, count: str, length: str, kind: TrapKind) -> None:
-        """Traps unless `start + count <= length`; both are widened i32s, so the sum cannot wrap."""
+    def check_range(self, start: str, count: str, length: str, kind: TrapKind, wide: bool = False) -> None:
+        """Traps unless `start + count <= length`. Without `wide` both are widened i32s, so that the sum cannot wrap."""
         end = self.derive(f"add i64 {start}, {count}", start, count)
-        self.trap_if(self.derive(f"icmp ugt i64 {end}, {length}", end), kind)
+        beyond = self.derive(f"icmp ugt i64 {end}, {length}", end)
+        if wide:
+            wrapped = self.derive(f"icmp ult i64 {end}, {start}", end, start)
+            beyond = self.derive(f"or i1 {wrapped}, {beyond}", wrapped, beyond)
+        self.trap_if(beyond, kind)
 
     def field(self, base: str, offset: int) -> str:
         return self.emit(f"getelementptr i8, ptr {base}, i64 {offset}")
@@ -363,6 +363,18 @@ class FunctionBuilder:
         """Loads from a record of the runtime; `constant` if the field never changes while the function runs."""
         address = self.field(base, offset)
         return self.emit(f"load {t}, ptr {address}" + (", !invariant.load !0" if constant else ""))
+
+    def index(self, wide: bool) -> str:
+        """Pops an index or a length as an i64: one of i64 as it is if `wide`, else one of i32 zero-extended."""
+        operand = self.pop()
+        return operand if wide else self.widen(operand)
+
+    def push_index(self, value: str, wide: bool) -> None:
+        """Pushes an i64 as the type of an index: truncated unless `wide`."""
+        if wide:
+            self.push(value, I64)
+        else:
+            self.push(self.emit(f"trunc i64 {value} to i32"), I32)
 
     def widen(self, operand: str) -> str:
         """An i32 operand as an unsigned i64."""

@@ -35,8 +35,8 @@ class CallEmitters(ReferenceEmitters):
 
     def call_indirect(self, _: int) -> None:
         type_index = self.unsigned()
-        definition = self.table_definition(self.unsigned())
-        address = self.element_address(definition, self.pop())
+        x = self.unsigned()
+        address = self.element_address(self.table_definition(x), self.index(self.context.wide_tables[x]))
         reference = self.emit(f"load ptr, ptr {address}")
         self.trap_if(self.emit(f"icmp eq ptr {reference}, null"), TrapKind.INDIRECT_CALL_TO_NULL)
         ids = self.load_field("ptr", "%vm", VMContextOffsets.TYPE_IDS, constant=True)

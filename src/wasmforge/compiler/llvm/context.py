@@ -10,6 +10,7 @@ import marshal
 from typing import Final
 
 from wasmforge.compiler.environ import Tunables, VMContextOffsets
+from wasmforge.compiler.memory_plan import MemoryPlan, memory_plan
 from wasmforge.syntax.module import Module
 from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128, ExternKind, FuncType, ValType
 
@@ -45,7 +46,8 @@ class ModuleContext:
 
     - `types`: every function type.
     - `functions`, `imported_functions`: the type index of every function; how many of them are imported.
-    - `tables`: element types. `memories`: how many there are.
+    - `tables`: element types; `wide_tables`: whether their indices are i64.
+    - `memories`: how accesses to each are checked.
     - `globals`, `imported_globals`: value types; how many are imported.
     - `func_refs`: function index to the position of its VMFuncRef in the vmctx.
     """
@@ -56,7 +58,8 @@ class ModuleContext:
         functions: list[int],
         imported_functions: int,
         tables: list[int],
-        memories: int,
+        wide_tables: list[bool],
+        memories: list[MemoryPlan],
         global_types: list[int],
         imported_globals: int,
         data_segments: int,
@@ -67,6 +70,7 @@ class ModuleContext:
         self.functions = functions
         self.imported_functions = imported_functions
         self.tables = tables
+        self.wide_tables = wide_tables
         self.memories = memories
         self.globals = global_types
         self.imported_globals = imported_globals
@@ -74,7 +78,7 @@ class ModuleContext:
         self.func_refs = {x: k for k, x in enumerate(func_refs)}
         self.tunables = tunables
         self.offsets = VMContextOffsets(
-            memories=memories,
+            memories=len(memories),
             tables=len(tables),
             imported_functions=imported_functions,
             imported_globals=imported_globals,
@@ -91,7 +95,8 @@ class ModuleContext:
             functions=module.all_functions(),
             imported_functions=module.num_imported(ExternKind.FUNC),
             tables=[int(t.element) for t in module.all_tables()],
-            memories=len(module.all_memories()),
+            wide_tables=[t.is_64 for t in module.all_tables()],
+            memories=[memory_plan(t, tunables) for t in module.all_memories()],
             global_types=[int(t.content) for t in module.all_globals()],
             imported_globals=module.num_imported(ExternKind.GLOBAL),
             data_segments=len(module.data),
@@ -106,7 +111,8 @@ class ModuleContext:
                 self.functions,
                 self.imported_functions,
                 self.tables,
-                self.memories,
+                self.wide_tables,
+                [tuple(plan) for plan in self.memories],
                 self.globals,
                 self.imported_globals,
                 self.data_segments,
@@ -122,6 +128,7 @@ class ModuleContext:
             functions,
             imported,
             tables,
+            wide_tables,
             memories,
             global_types,
             imported_globals,
@@ -134,7 +141,8 @@ class ModuleContext:
             functions,
             imported,
             tables,
-            memories,
+            wide_tables,
+            [MemoryPlan(*plan) for plan in memories],
             global_types,
             imported_globals,
             segments,

@@ -12,7 +12,7 @@ from wasmforge.compiler.llvm.builder import FunctionBuilder
 from wasmforge.compiler.llvm.context import IR_TYPES, alignment
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.instructions import Opcode
-from wasmforge.syntax.types import EXTERNREF, FUNCREF, I32, ValType
+from wasmforge.syntax.types import EXTERNREF, FUNCREF, ValType
 
 __all__ = ["EMITTERS", "ReferenceEmitters"]
 
@@ -59,9 +59,8 @@ class ReferenceEmitters(FunctionBuilder):
     def table_definition(self, x: int) -> str:
         return self.load_field("ptr", "%vm", self.offsets.table(x), constant=True)
 
-    def element_address(self, definition: str, index: str) -> str:
-        """The address of a table element, after the bounds check."""
-        wide = self.widen(index)
+    def element_address(self, definition: str, wide: str) -> str:
+        """The address of a table element, after the bounds check. `wide` is its index as an i64."""
         length = self.load_field("i64", definition, VMTableDefinition.CURRENT_ELEMENTS)
         self.trap_if(self.derive(f"icmp uge i64 {wide}, {length}", wide), TrapKind.TABLE_OUT_OF_BOUNDS)
         base = self.load_field("ptr", definition, VMTableDefinition.BASE)
@@ -71,14 +70,14 @@ class ReferenceEmitters(FunctionBuilder):
     def table_get(self, _: int) -> None:
         x = self.unsigned()
         t = ValType(self.context.tables[x])
-        address = self.element_address(self.table_definition(x), self.pop())
+        address = self.element_address(self.table_definition(x), self.index(self.context.wide_tables[x]))
         self.push(self.emit(f"load {IR_TYPES[t]}, ptr {address}"), t)
 
     def table_set(self, _: int) -> None:
         x = self.unsigned()
         t = ValType(self.context.tables[x])
         value = self.pop()
-        address = self.element_address(self.table_definition(x), self.pop())
+        address = self.element_address(self.table_definition(x), self.index(self.context.wide_tables[x]))
         if t == EXTERNREF:
             self.do(f"store volatile i64 {self.widen(value)}, ptr {address}")
         else:
@@ -91,32 +90,37 @@ class ReferenceEmitters(FunctionBuilder):
         return self.emit(f"ptrtoint ptr {value} to i64")
 
     def table_size(self, _: int) -> None:
-        definition = self.table_definition(self.unsigned())
-        length = self.load_field("i64", definition, VMTableDefinition.CURRENT_ELEMENTS)
-        self.push(self.emit(f"trunc i64 {length} to i32"), I32)
+        x = self.unsigned()
+        length = self.load_field("i64", self.table_definition(x), VMTableDefinition.CURRENT_ELEMENTS)
+        self.push_index(length, self.context.wide_tables[x])
 
     def table_grow(self, _: int) -> None:
         x = self.unsigned()
-        delta = self.widen(self.pop())
+        wide = self.context.wide_tables[x]
+        delta = self.index(wide)
         word = self.element_word(self.pop(), x)
-        result = self.builtin("table_grow", f"i32 {x}, i64 {delta}, i64 {word}", "i64")
-        self.push(self.emit(f"trunc i64 {result} to i32"), I32)
+        self.push_index(self.builtin("table_grow", f"i32 {x}, i64 {delta}, i64 {word}", "i64"), wide)
 
     def table_fill(self, _: int) -> None:
         x = self.unsigned()
-        count = self.widen(self.pop())
+        wide = self.context.wide_tables[x]
+        count = self.index(wide)
         word = self.element_word(self.pop(), x)
-        start = self.widen(self.pop())
+        start = self.index(wide)
         self.builtin("table_fill", f"i32 {x}, i64 {start}, i64 {word}, i64 {count}")
 
     def table_copy(self, _: int) -> None:
-        target_table = self.table_definition(self.unsigned())
-        source_table = self.table_definition(self.unsigned())
-        count, source, target = (self.widen(self.pop()) for _ in range(3))
+        x = self.unsigned()
+        y = self.unsigned()
+        to_wide, from_wide = self.context.wide_tables[x], self.context.wide_tables[y]
+        target_table, source_table = self.table_definition(x), self.table_definition(y)
+        count = self.index(to_wide and from_wide)
+        source = self.index(from_wide)
+        target = self.index(to_wide)
         ends = []
-        for definition, start in ((source_table, source), (target_table, target)):
+        for definition, start, wide in ((source_table, source, from_wide), (target_table, target, to_wide)):
             length = self.load_field("i64", definition, VMTableDefinition.CURRENT_ELEMENTS)
-            self.check_range(start, count, length, TrapKind.TABLE_OUT_OF_BOUNDS)
+            self.check_range(start, count, length, TrapKind.TABLE_OUT_OF_BOUNDS, wide)
         for definition, start in ((target_table, target), (source_table, source)):
             base = self.load_field("ptr", definition, VMTableDefinition.BASE)
             ends.append(self.emit(f"getelementptr i64, ptr {base}, i64 {start}"))
@@ -126,7 +130,9 @@ class ReferenceEmitters(FunctionBuilder):
     def table_init(self, _: int) -> None:
         segment = self.unsigned()
         x = self.unsigned()
-        count, source, target = (self.widen(self.pop()) for _ in range(3))
+        count = self.index(False)
+        source = self.index(False)
+        target = self.index(self.context.wide_tables[x])
         self.builtin("table_init", f"i32 {x}, i32 {segment}, i64 {target}, i64 {source}, i64 {count}")
 
     def elem_drop(self, _: int) -> None:

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import os
 
-from wasmforge.compiler.image import MEMORY_SECTION
+from wasmforge.compiler.image import MEMORY_SECTION, PAGE
 from wasmforge.runtime.code_memory import FileSource
 from wasmforge.runtime.libc import PROT_READ, PROT_WRITE, map_fixed
 from wasmforge.runtime.lock import LOCK
-from wasmforge.syntax.types import PAGE_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +64,8 @@ class ModuleMemoryImages:
         image = self._ranges[index]
         # Threat: MAP_FIXED replaces whatever is there, and the range comes from a file. It must lie in the pages
         # that this memory has committed.
-        if not 0 <= image.memory_offset <= image.memory_offset + image.length <= memory.pages * PAGE_SIZE:
+        committed = memory.byte_length + PAGE - 1 & -PAGE
+        if not 0 <= image.memory_offset <= image.memory_offset + image.length <= committed:
             raise ValueError("the memory image lies outside the memory")
         if not image.length:
             return
@@ -75,7 +75,8 @@ class ModuleMemoryImages:
             MemoryImage(source, offset, image.memory_offset, image.length).map_into(memory)
         elif image.length <= COPY_BELOW:
             data = self._code.section(MEMORY_SECTION)[image.image_offset : image.image_offset + image.length]
-            memory.write(data, image.memory_offset)
+            # A memory with pages of one byte may end inside the last page of the image, which has zeros from there on.
+            memory.write(data[: memory.byte_length - image.memory_offset], image.memory_offset)
         else:
             MemoryImage(self._shared_memfd(), image.image_offset, image.memory_offset, image.length).map_into(memory)
 

@@ -31,15 +31,16 @@ class StoreLimits:
         self.tables: int | None = None
         self.memories: int | None = None
 
-    def allows_memory(self, pages: int) -> bool:
-        return self.memory_size is None or pages << 16 <= self.memory_size
+    def allows_memory(self, size: int) -> bool:
+        """Whether a memory may have `size` bytes."""
+        return self.memory_size is None or size <= self.memory_size
 
     def allows_table(self, elements: int) -> bool:
         limit = self.table_elements
         return elements <= MAX_TABLE_ELEMENTS and (limit is None or elements <= limit)
 
-    def check_memory(self, pages: int) -> None:
-        if not self.allows_memory(pages):
+    def check_memory(self, pages: int, page_size_log2: int = 16) -> None:
+        if not self.allows_memory(pages << page_size_log2):
             raise WasmtimeError(f"memory minimum size of {pages} pages exceeds memory limits")
 
     def check_table(self, elements: int) -> None:

@@ -2,30 +2,36 @@
 compiled code reaches it through the vmctx's base and definition, the signal handler knows its reservation, Python sees
 memoryviews.
 
-The reservation covers all that a 32-bit index plus a static offset below the guard can reach, so compiled code needs no
-bounds check, and the base never moves: growing makes more pages accessible, and views stay valid. The reservation
-is unmapped when neither the memory nor any view of it is left, even if the store is gone before.
+The reservation of a 32-bit memory covers all that an index plus a static offset below the guard can reach, so compiled
+code needs no bounds check; that of a 64-bit memory covers what it may grow to, with the guard behind (`memory_plan`
+says what compiled code makes of it). The base never moves: growing makes more pages accessible, and views stay valid.
+The reservation is unmapped when neither the memory nor any view of it is left, even if the store is gone before.
 """
 
 from __future__ import annotations
 
 from wasmforge.compiler.environ import VMMemoryDefinition
+from wasmforge.compiler.memory_plan import INDEX_SPACE
 from wasmforge.runtime.libc import PROT_READ, PROT_WRITE, array_at
 from wasmforge.runtime.mapping import Mmap
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import PAGE_SIZE, Limits, MemoryType
+from wasmforge.syntax.types import Limits, MemoryType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar, Final
 
+    from wasmforge.compiler.environ import Tunables
     from wasmforge.runtime.store import VMStore
     from wasmforge.runtime.vm.records import Buffer
 
 __all__ = ["LinearMemory"]
 
-MAX_PAGES: Final = 65536
-_INDEX_SPACE: Final = 4 << 30
+_HOST_PAGE: Final = 4096
+_ADDRESS_SPACE: Final = 1 << 47
+"""Bytes that a process can address on x86-64."""
+_LEAST_GROWTH: Final = 1 << 30
+"""Bytes that a 64-bit memory shall be able to grow by even where address space is scarce."""
 
 
 class LinearMemory:
@@ -41,57 +47,56 @@ class LinearMemory:
         "_definition",
         "_limit_pages",
         "_limits",
-        "_maximum",
-        "_minimum",
         "_store",
         "_view",
         "base",
+        "declared_type",
         "definition",
+        "page_size_log2",
         "pages",
         "reservation",
         "store_id",
     )
 
     def __init__(self, store: VMStore, memory_type: MemoryType) -> None:
-        arena, tunables, limits = store.arena, store.engine.tunables, store.limits
-        minimum, maximum = memory_type.limits.minimum, memory_type.limits.maximum
-        limits.check_memory(minimum)
-        before = tunables.memory_guard_size if tunables.guard_before_linear_memory else 0
-        # Threat: compiled code omits checks because it trusts this size. Whatever the tunables say, with
-        # signals-based traps the whole index space of 4 GiB is reserved.
-        accessible = max(tunables.memory_reservation, minimum * PAGE_SIZE)
-        if tunables.signals_based_traps or accessible > _INDEX_SPACE:
-            accessible = _INDEX_SPACE
-        self.reservation = Mmap.reserve(before + accessible + tunables.memory_guard_size)
+        arena, limits = store.arena, store.limits
+        minimum = memory_type.limits.minimum
+        self.page_size_log2 = memory_type.page_size_log2
+        limits.check_memory(minimum, self.page_size_log2)
+        before, accessible, self.reservation = _reserve(memory_type, store.engine.tunables)
         self.base = self.reservation.address + before
         self.store_id = store.id
         self._store = store.weak
         self.pages = 0
         self._limits = limits
-        self._minimum = minimum
-        self._maximum = maximum
+        self.declared_type = memory_type
+        """The type it was created with."""
         self._view: memoryview | None = None
         self.definition = arena.allocate(VMMemoryDefinition.SIZE)
         self._definition = arena.view(self.definition, VMMemoryDefinition.SIZE).cast("Q")
-        if maximum is None or maximum > accessible // PAGE_SIZE:
-            maximum = accessible // PAGE_SIZE
-        self._limit_pages = maximum
+        most = accessible >> self.page_size_log2
+        if not memory_type.is_64:
+            most = min(most, 0xFFFF_FFFF)  # memory.size must be able to say it
+        maximum = memory_type.limits.maximum
+        self._limit_pages = most if maximum is None else min(maximum, most)
         if not self._commit(minimum):
             raise WasmtimeError(f"no memory left for the {minimum} initial pages of a linear memory")
 
     def _commit(self, pages: int) -> bool:
         """Makes the first `pages` pages accessible and tells compiled code. False when the system refuses."""
-        if pages > self.pages:
-            start = self.base - self.reservation.address + self.pages * PAGE_SIZE
+        committed = _host_pages(self.byte_length)
+        size = _host_pages(pages << self.page_size_log2)
+        if size > committed:
+            start = self.base - self.reservation.address + committed
             try:
-                self.reservation.protect(start, (pages - self.pages) * PAGE_SIZE, PROT_READ | PROT_WRITE)
+                self.reservation.protect(start, size - committed, PROT_READ | PROT_WRITE)
             except OSError:
                 return False
         # No call from here on: the handler of a signal (Ctrl-C), which may raise after any call, would leave compiled
         # code and this object with different lengths.
         self.pages = pages
         self._definition[0] = self.base
-        self._definition[1] = pages * PAGE_SIZE
+        self._definition[1] = pages << self.page_size_log2
         return True
 
     @property
@@ -104,16 +109,17 @@ class LinearMemory:
     @property
     def type(self) -> MemoryType:
         """The type with the current size as minimum, which is what an import is compared with."""
-        return MemoryType(Limits(self.pages, self._maximum))
+        t = self.declared_type
+        return MemoryType(Limits(self.pages, t.limits.maximum), t.is_64, t.shared, t.page_size_log2)
 
     @property
-    def declared_type(self) -> MemoryType:
-        """The type it was created with."""
-        return MemoryType(Limits(self._minimum, self._maximum))
+    def page_size(self) -> int:
+        """Bytes in a page."""
+        return 1 << self.page_size_log2
 
     @property
     def byte_length(self) -> int:
-        return self.pages * PAGE_SIZE
+        return self.pages << self.page_size_log2
 
     def grow(self, delta: int) -> int:
         """Grows by `delta` pages (unsigned). Returns the old size in pages, or -1, changing nothing, when the maximum,
@@ -122,7 +128,7 @@ class LinearMemory:
         if delta < 0:
             raise ValueError("a memory cannot shrink")
         new = old + delta
-        if new > self._limit_pages or not self._limits.allows_memory(new):
+        if new > self._limit_pages or not self._limits.allows_memory(new << self.page_size_log2):
             return -1
         return old if delta == 0 or self._commit(new) else -1
 
@@ -132,20 +138,58 @@ class LinearMemory:
         if self._view is None:
             self._view = array_at(self.reservation.address, self.reservation.length, self.reservation)
         start = self.base - self.reservation.address
-        return self._view[start : start + self.pages * PAGE_SIZE]
+        return self._view[start : start + self.byte_length]
 
     def read(self, start: int, stop: int) -> bytes:
         """A copy of bytes `start` to `stop`. Raises IndexError outside the memory."""
-        if not 0 <= start <= stop <= self.pages * PAGE_SIZE:
-            raise IndexError(f"bytes {start} to {stop} lie outside the memory of {self.pages * PAGE_SIZE} bytes")
+        if not 0 <= start <= stop <= self.byte_length:
+            raise IndexError(f"bytes {start} to {stop} lie outside the memory of {self.byte_length} bytes")
         return bytes(self.view()[start:stop])
 
     def write(self, data: Buffer, start: int) -> int:
         """Copies `data` to address `start`; returns its length. Raises IndexError outside the memory."""
         source = memoryview(data).cast("B")
-        if not 0 <= start <= self.pages * PAGE_SIZE - len(source):
-            raise IndexError(
-                f"{len(source)} bytes at {start} do not fit into the memory of {self.pages * PAGE_SIZE} bytes"
-            )
+        if not 0 <= start <= self.byte_length - len(source):
+            raise IndexError(f"{len(source)} bytes at {start} do not fit into the memory of {self.byte_length} bytes")
         self.view()[start : start + len(source)] = source
         return len(source)
+
+
+def _host_pages(size: int) -> int:
+    """Bytes, rounded up to whole pages of the host."""
+    return size + _HOST_PAGE - 1 & -_HOST_PAGE
+
+
+def _reserve(memory_type: MemoryType, tunables: Tunables) -> tuple[int, int, Mmap]:
+    """The bytes before a memory's base, those that it may grow to, and the reservation with both guards.
+
+    Raises WasmtimeError when there is no room for it.
+    """
+    before = tunables.memory_guard_size if tunables.guard_before_linear_memory else 0
+    around = before + tunables.memory_guard_size
+    minimum = memory_type.minimum_bytes
+    accessible = max(tunables.memory_reservation, minimum)
+    if not memory_type.is_64:
+        # Threat: compiled code omits checks because it trusts this size. Whatever the tunables say, with
+        # signals-based traps the whole index space of 4 GiB is reserved.
+        if tunables.signals_based_traps or accessible > INDEX_SPACE:
+            accessible = INDEX_SPACE
+        accessible = _host_pages(accessible)
+        return before, accessible, Mmap.reserve(around + accessible)
+    if minimum > _ADDRESS_SPACE:
+        raise WasmtimeError(f"memory minimum size of {minimum} bytes exceeds the address space of the process")
+    growth = tunables.memory_reservation_for_growth
+    while True:
+        size = accessible + growth
+        maximum = memory_type.limits.maximum
+        if maximum is not None:
+            size = min(size, maximum << memory_type.page_size_log2)
+        size = _host_pages(size)
+        try:
+            return before, size, Mmap.reserve(around + size)
+        except WasmtimeError:
+            # Less room to grow is better than no memory; memory.grow then fails earlier.
+            if size <= minimum + _LEAST_GROWTH:
+                raise
+        growth //= 4
+        accessible = max(minimum, min(accessible, minimum + growth))

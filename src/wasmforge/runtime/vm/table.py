@@ -42,10 +42,10 @@ class VMTable:
         "_limits",
         "_mapping",
         "_maximum",
-        "_minimum",
         "_retired",
         "_store",
         "_words",
+        "declared_type",
         "definition",
         "element",
         "size",
@@ -58,7 +58,8 @@ class VMTable:
         self._arena = store.arena
         self._limits = store.limits
         self._store = store.weak
-        self._minimum = minimum
+        self.declared_type = table_type
+        """The type it was created with."""
         self._maximum = table_type.limits.maximum
         self._mapping: Mmap | None = None
         self.store_id = store.id
@@ -108,12 +109,7 @@ class VMTable:
     @property
     def type(self) -> TableType:
         """The type with the current size as minimum, which is what an import is compared with."""
-        return TableType(self.element, Limits(self.size, self._maximum))
-
-    @property
-    def declared_type(self) -> TableType:
-        """The type it was created with."""
-        return TableType(self.element, Limits(self._minimum, self._maximum))
+        return TableType(self.element, Limits(self.size, self._maximum), self.declared_type.is_64)
 
     # --- Raw words ----------------------------------------------------------------------------------------------
 
