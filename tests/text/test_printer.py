@@ -172,3 +172,8 @@ def test_functions_that_share_a_huge_type_are_refused() -> None:
     module = Module(types=[FuncType((I32,) * 1_000_000, ())], functions=[0] * 1000, code=[body] * 1000)
     with pytest.raises(WasmtimeError, match="too many parameters and locals"):
         print_module(module)
+
+
+def test_constant_expressions_with_blocks_which_are_invalid_can_be_printed() -> None:
+    module = parse("(global i32 block (result i32) i32.const 1 if nop else nop end i32.const 2 end)")
+    assert encode(parse(print_module(decode(encode(module))))) == encode(module)

@@ -200,8 +200,9 @@ class _Printer:
     # Segments and custom sections
 
     def _flat(self, expression: Expression) -> str:
-        """A constant expression on one line, without its `end`."""
-        return " ".join(self._words(i) for i in instructions(expression.code) if i.row.opcode != Opcode.END)
+        """A constant expression on one line, without its closing `end`. It may be one that validation would refuse."""
+        words = [self._words(i) for i in instructions(expression.code)]
+        return " ".join(words[:-1])
 
     def _offset(self, expression: Expression) -> str:
         words = self._flat(expression)
@@ -314,6 +315,8 @@ class _Printer:
         """An instruction other than those of blocks, with its immediates in the order of the text."""
         if not i.immediates:
             return i.row.mnemonic
+        if i.row.immediates[0] == Immediate.BLOCK_TYPE:
+            return i.row.mnemonic + self._block_type(i.immediates[0])
         if i.row.immediates[0] == Immediate.MEMARG:
             words = _memory_argument(i, self.memories)
         else:
