@@ -48,9 +48,9 @@ def load(
     *,
     ahead_if_unsupported: bool = False,
 ) -> CompiledModule:
-    """Decodes and validates a binary. `compile_all` makes an image of it, for `serialize`, and at once for a module that
-    the baseline compiler does not support if `ahead_if_unsupported`. Raises WasmtimeError when it is no valid module, or
-    not supported."""
+    """Decodes and validates a binary. `compile_all` makes an image of it, for `serialize`, and at once for a module
+    that the baseline compiler does not support if `ahead_if_unsupported`. Raises WasmtimeError when it is no valid
+    module, or not supported."""
     module = decode(wasm)
     facts = validate(module, engine.tunables.features)
     try:
