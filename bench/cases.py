@@ -35,10 +35,14 @@ def peak_memory() -> int:
 # ---- guests ----
 
 
-def guest(package: Package, path: str, arguments: list[str]) -> Prepared:
-    """CPU time of `_start` of a WASI program, in a new store each time; and a digest of what it printed."""
+def guest(package: Package, path: str, arguments: list[str], settings: dict[str, Any] | None = None) -> Prepared:
+    """CPU time of `_start` of a WASI program, in a new store each time; and a digest of what it printed. `settings` are
+    properties of the engine's config; with fuel or epochs the store gets plenty of both."""
     base = peak_memory()
-    engine = package.Engine()
+    config = package.Config()
+    for name, value in (settings or {}).items():
+        setattr(config, name, value)
+    engine = package.Engine(config)
     module = package.Module.from_file(engine, path)
     linker = package.Linker(engine)
     linker.define_wasi()
@@ -50,6 +54,10 @@ def guest(package: Package, path: str, arguments: list[str]) -> Prepared:
         wasi.argv = [Path(path).stem, *arguments]
         wasi.stdout_file = str(output)
         store.set_wasi(wasi)
+        if settings and settings.get("consume_fuel"):
+            store.set_fuel(1 << 62)
+        if settings and settings.get("epoch_interruption"):
+            store.set_epoch_deadline(1 << 40)
         entry = linker.instantiate(store, module).exports(store)["_start"]
         start = time.process_time()
         try:

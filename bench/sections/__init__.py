@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from bench.measure import Row, Settings
-from bench.sections import calls, compilation, guests, processes, traps
+from bench.sections import calls, compilation, guests, metering, processes, traps
 
 SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
     "guests": guests.measure,
     "calls": calls.measure,
     "traps": traps.measure,
+    "metering": metering.measure,
     "processes": processes.measure,
     "compilation": compilation.measure,
 }
@@ -20,6 +21,7 @@ TITLES: Final = {
     "guests": "Run time of programs in C",
     "calls": "Calls between Python and wasm",
     "traps": "Traps and exceptions",
+    "metering": "What fuel and epochs cost",
     "processes": "Fresh processes",
     "compilation": "Compilation and memory (for information)",
 }

@@ -227,8 +227,19 @@ class Config(Managed):
 
     # --- Running --------------------------------------------------------------------------------------------
 
-    consume_fuel = _missing("consume_fuel", "fuel is")
-    epoch_interruption = _missing("epoch_interruption", "epochs are")
+    @_setting
+    def consume_fuel(self, enable: bool) -> None:
+        """Whether guests run on fuel, which `Store.set_fuel` gives them: an instruction costs 1 (`nop`, `drop`,
+        `block`, `loop`, `unreachable`, `return`, `else` and `end` nothing), and running out of it is a trap. Off by
+        default."""
+        self._set("consume_fuel", _bool(enable))
+
+    @_setting
+    def epoch_interruption(self, enable: bool) -> None:
+        """Whether guests look at every function entry and loop whether the engine has reached the epoch that is their
+        store's deadline: `Engine.increment_epoch`, `Store.set_epoch_deadline`. Off by default."""
+        self._set("epoch_interruption", _bool(enable))
+
     shared_memory = _missing("shared_memory", "shared memories are")
 
     @_setting

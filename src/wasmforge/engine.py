@@ -61,6 +61,13 @@ class Engine(Managed):
         """Whether modules are compiled while they run, each function at its first call."""
         return self._wanted_strategy != "llvm"
 
+    def increment_epoch(self) -> None:
+        """Begin the next epoch: stores whose deadline it is stop their guests at the next loop or call
+        (`Config.epoch_interruption`, `Store.set_epoch_deadline`). From any thread, for instance a timer's.
+        """
+        self._check_open()
+        self._state.increment_epoch()
+
     def is_pulley(self) -> bool:
         """Whether code is interpreted by Wasmtime's bytecode interpreter Pulley: never here, it is native code."""
         return False

@@ -12,6 +12,7 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from wasmforge.compiler.trap import TrapKind
@@ -91,6 +92,78 @@ class Store(Managed):
         """Drop the Python objects that only unreachable `externref`s of this store still hold."""
         self._context().gc()
 
+    def set_fuel(self, fuel: int) -> None:
+        """Set how much fuel the store has. A new store has none, so that its guests trap at once.
+
+        Parameters:
+            fuel: the amount, below 2**64; an instruction costs about 1 (`Config.consume_fuel`).
+
+        Raises:
+            WasmtimeError: the engine's `Config.consume_fuel` is off.
+        """
+        self._context().budget.fuel = _unsigned(fuel, "fuel")
+
+    def get_fuel(self) -> int:
+        """How much fuel is left.
+
+        Raises:
+            WasmtimeError: the engine's `Config.consume_fuel` is off.
+        """
+        return self._context().budget.fuel
+
+    def set_epoch_deadline(self, ticks_after_current: int) -> None:
+        """Set the deadline of the store's guests: the engine's epoch of now plus a number of epochs. A new store's
+        deadline has passed already. What happens then is a trap, unless `epoch_deadline_callback` says otherwise.
+
+        Parameters:
+            ticks_after_current: how often `Engine.increment_epoch` may be called before.
+        """
+        self._context().budget.set_deadline(_unsigned(ticks_after_current, "ticks_after_current"))
+
+    def epoch_deadline_trap(self) -> None:
+        """Let guests trap at their deadline, which is the default."""
+        self._context().budget.on_epoch = None
+
+    def epoch_deadline_callback(self, callback: Callable[[], int | None]) -> None:
+        """Let `callback` decide at the deadline (Wasmtime's `Store::epoch_deadline_callback`).
+
+        Parameters:
+            callback: called without arguments on the guest's thread. It returns for how many epochs the guest may go
+                on, or None to let it trap; what it raises comes out of the call that entered WebAssembly. It should
+                not refer to the store, which would keep it alive until the garbage collector finds the cycle.
+        """
+        if not callable(callback):
+            raise TypeError(f"expected a callable, got {type(callback).__name__}")
+
+        def on_epoch() -> int | None:
+            ticks = callback()
+            return None if ticks is None else _unsigned(ticks, "what the epoch callback returns")
+
+        self._context().budget.on_epoch = on_epoch
+
+    def set_limits(
+        self,
+        memory_size: int = -1,
+        table_elements: int = -1,
+        instances: int = -1,
+        tables: int = -1,
+        memories: int = -1,
+    ) -> None:
+        """Limit what the store's guests may take. A negative number is no limit. What goes beyond when it is created
+        is an error; memories and tables that want to grow beyond do not, which their code sees as -1.
+
+        Parameters:
+            memory_size: bytes of each memory.
+            table_elements: elements of each table.
+            instances, tables, memories: how many of them the store may have.
+        """
+        limits = self._context().limits
+        limits.memory_size = _limit(memory_size, "memory_size")
+        limits.table_elements = _limit(table_elements, "table_elements")
+        limits.instances = _limit(instances, "instances")
+        limits.tables = _limit(tables, "tables")
+        limits.memories = _limit(memories, "memories")
+
     def set_wasi(self, wasi: WasiConfig) -> None:
         """Give the programs of this store their system interface.
 
@@ -106,6 +179,21 @@ class Store(Managed):
         if not isinstance(wasi, WasiConfig):
             raise TypeError(f"expected a WasiConfig, got {type(wasi).__name__}")
         store_data(self).wasi = wasi._consume()
+
+
+def _unsigned(value: object, name: str) -> int:
+    """An unsigned 64-bit number of the embedder."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if not 0 <= value < 1 << 64:
+        raise OverflowError(f"{name} must be at least 0 and below 2**64, got {value}")
+    return value
+
+
+def _limit(value: object, name: str) -> int | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    return None if value < 0 else value
 
 
 def _set_function_class(vm: VMStore) -> None:

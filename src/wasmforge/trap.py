@@ -45,7 +45,9 @@ class TrapCode(Enum):
     UNREACHABLE = 9
     """The instruction `unreachable`."""
     INTERRUPT = 10
-    """Execution was interrupted."""
+    """Execution was interrupted: an epoch deadline has passed."""
+    OUT_OF_FUEL = 11
+    """The fuel of the store is used up."""
 
 
 class Frame:

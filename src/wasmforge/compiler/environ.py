@@ -205,8 +205,8 @@ class StoreContext:
     WASM_STACK_HIGH: Final = 56
     STORE: Final = 64  # id of the store, an integer that the hooks in Python resolve
     FUEL_CONSUMED: Final = 72
-    EPOCH_DEADLINE: Final = 80
-    STOP: Final = 88  # u32, not 0: the hook on_stop shall run before wasm goes on (runtime/deadline.py)
+    STOP: Final = 80  # u32, not 0: the hook on_stop shall run before wasm goes on (runtime/deadline.py)
+    KEPT: Final = 88  # 16 bytes, in use for a moment on the way into a builtin that keeps registers
     OVERFLOW_AREA: Final = 4096
     RESULTS_AREA: Final = 4096 + 1008 * VALRAW_SIZE
     SIZE: Final = 36864  # 1,000 parameters and 1,000 results are the validator's limits
@@ -242,7 +242,7 @@ class VMContextOffsets:
     STORE_CONTEXT: Final = 8
     BUILTINS: Final = 16
     TYPE_IDS: Final = 24  # u32 array: module type index to VMSharedTypeIndex
-    EPOCH_POINTER: Final = 32
+    DEADLINE_PASSED: Final = 32  # u32, not 0 once the epoch deadline of the store has passed
     GC_HEAP: Final = 40
     HEADER_SIZE: Final = 64
 
@@ -321,6 +321,10 @@ class Builtin:
 
     `keeps_overflow`: it is called between a caller that has written the overflow area and the callee that reads it, so
     the stub saves the area; Python may run finalisers that enter wasm of the same store.
+
+    `keeps_registers`: compiled code calls it where it hardly ever goes, and must not pay for it elsewhere. It has no
+    parameters and no result, takes the vmctx in rdi, and keeps all integer registers but r11, as LLVM's
+    `preserve_mostcc` says.
     """
 
     name: str
@@ -328,6 +332,7 @@ class Builtin:
     result: ValType | None
     native: bool
     keeps_overflow: bool = False
+    keeps_registers: bool = False
 
 
 BUILTINS: Final[tuple[Builtin, ...]] = (
@@ -341,6 +346,8 @@ BUILTINS: Final[tuple[Builtin, ...]] = (
     Builtin("elem_drop", (I32,), None, native=False),  # segment
     # Function, counted without imports; the address of its code. Only called by `baseline.first_call`'s stub.
     Builtin("compile_function", (I32,), I64, native=False, keeps_overflow=True),
+    Builtin("out_of_fuel", (), None, native=False, keeps_registers=True),  # refills the store's count, or traps
+    Builtin("new_epoch", (), None, native=False, keeps_registers=True),  # sets another deadline, or traps
 )
 """Bounds of memory.copy, memory.fill, memory.init and table.copy are checked in line, since they are hot or
 simple; `table_fill` and `table_init` check for themselves and raise the trap."""

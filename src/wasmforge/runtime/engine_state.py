@@ -4,13 +4,17 @@ The embedder's `Engine` makes one; `CompiledModule` and `VMStore` take it.
 
 from __future__ import annotations
 
+from wasmforge.runtime.lock import LOCK
 from wasmforge.runtime.type_registry import TypeRegistry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from weakref import WeakSet
+
     from wasmforge.compiler.environ import Tunables
     from wasmforge.runtime.code_memory import CustomCodeMemory
     from wasmforge.runtime.native import Gates, StackPool
+    from wasmforge.runtime.vm.budget import Budget
 
 __all__ = ["EngineState"]
 
@@ -21,7 +25,16 @@ _stacks: StackPool | None = None
 class EngineState:
     """One an engine. `max_wasm_stack` is the size of each store's wasm stack in bytes."""
 
-    __slots__ = ("__weakref__", "_gates", "custom_code_memory", "max_wasm_stack", "tunables", "types")
+    __slots__ = (
+        "__weakref__",
+        "_budgets",
+        "_gates",
+        "custom_code_memory",
+        "epoch",
+        "max_wasm_stack",
+        "tunables",
+        "types",
+    )
 
     def __init__(
         self,
@@ -35,6 +48,8 @@ class EngineState:
         self.max_wasm_stack = max_wasm_stack
         self.custom_code_memory = custom_code_memory
         self._gates: Gates | None = None
+        self.epoch = 0
+        self._budgets: WeakSet[Budget] | None = None
 
     @property
     def gates(self) -> Gates:
@@ -44,6 +59,25 @@ class EngineState:
 
             self._gates = install()
         return self._gates
+
+    def watch_epochs(self, budget: Budget) -> None:
+        """Has the budget of a store told of new epochs, for as long as it lives."""
+        if self.tunables.epoch_interruption:
+            from weakref import WeakSet
+
+            with LOCK:
+                if self._budgets is None:
+                    self._budgets = WeakSet()
+                self._budgets.add(budget)
+
+    def increment_epoch(self) -> None:
+        """Begins the next epoch, and tells the stores. From any thread."""
+        with LOCK:
+            self.epoch += 1
+            budgets = [] if self._budgets is None else list(self._budgets)
+        for budget in budgets:
+            if budget.passed:
+                budget.update()
 
     @property
     def stacks(self) -> StackPool:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from wasmforge.runtime.engine_state import EngineState
     from wasmforge.runtime.link import Extern
     from wasmforge.runtime.mapping import Mmap
+    from wasmforge.runtime.vm.budget import Budget
     from wasmforge.runtime.vm.externref import ExternRefTable
     from wasmforge.runtime.vm.globals import VMGlobal
     from wasmforge.runtime.vm.memory import LinearMemory
@@ -108,6 +109,7 @@ class VMStore:
     __slots__ = (
         "__weakref__",
         "_belongings",
+        "_budget",
         "_c_strings",
         "_descriptors",
         "_externrefs",
@@ -157,6 +159,7 @@ class VMStore:
         self._unpatched: dict[int, list[int]] = {}
         self.context = StoreContext(self.arena, engine.stacks, engine.max_wasm_stack, self.id)
         self._externrefs: ExternRefTable | None = None
+        self._budget: Budget | None = None
         _stores[self.id] = self.weak
         self._belongings = _Belongings(self)
         self._key = undo_after(self, self._belongings.release)
@@ -165,6 +168,15 @@ class VMStore:
         key, self._key = self._key, None
         if key is not None:
             died(key)
+
+    @property
+    def budget(self) -> Budget:
+        """How long the guests of this store may run."""
+        if self._budget is None:
+            from wasmforge.runtime.vm.budget import Budget
+
+            self._budget = Budget(self.engine, self.arena, self.context.address, self.instances)
+        return self._budget
 
     # --- Creation -----------------------------------------------------------------------------------------------
 

@@ -28,6 +28,13 @@ def test_against_llvm() -> None:
         assert compare(made("baseline", "llvm"), ModuleMaker(seed, 20).make(), seed) == []
 
 
+def test_fuel_against_wasmtime() -> None:
+    """Every instruction costs what it costs in Wasmtime, in both compilers."""
+    for seed in range(2000, 2020):
+        maker = ModuleMaker(seed, 12)
+        assert compare(made("wasmtime+fuel", "baseline+fuel", "llvm+fuel"), maker.make(), seed) == []
+
+
 def test_a_difference_is_found() -> None:
     """The comparison itself works: other arguments give another outcome."""
     engine = made("baseline")["baseline"]

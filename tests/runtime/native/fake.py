@@ -169,11 +169,17 @@ def call_import(
 def call_builtin(builtin: str, result: str, arguments: str, prefix: str) -> str:
     p = f"%{prefix}"
     call = f"notail call swiftcc {'i64' if result else 'void'} {p}.f(ptr swiftself %vm, {arguments})"
+    return builtin_pointer(builtin, prefix) + (f"  {result} = {call}\n" if result else f"  {call}\n")
+
+
+def builtin_pointer(builtin: str, prefix: str) -> str:
+    """%prefix.f = the address of a builtin."""
+    p = f"%{prefix}"
     return (
         f"  {p}.ta = getelementptr i8, ptr %vm, i64 {VMContextOffsets.BUILTINS}\n"
         f"  {p}.t = load ptr, ptr {p}.ta\n"
         f"  {p}.fa = getelementptr i8, ptr {p}.t, i64 {8 * BUILTIN_INDEX[builtin]}\n"
-        f"  {p}.f = load ptr, ptr {p}.fa\n" + (f"  {result} = {call}\n" if result else f"  {call}\n")
+        f"  {p}.f = load ptr, ptr {p}.fa\n"
     )
 
 

@@ -12,6 +12,7 @@ from tests.runtime.native.fake import (
     ATTRIBUTES,
     Code,
     array_to_wasm,
+    builtin_pointer,
     call_builtin,
     call_import,
     compile_ir,
@@ -21,6 +22,20 @@ from tests.runtime.native.fake import (
 )
 from wasmforge.compiler.environ import StoreContext, VMContextOffsets
 from wasmforge.runtime.native.image import decode, encode, link
+
+KEEP = "; ".join(
+    (
+        "movq %rdi, %rbx; movq %rsp, %r12; andq $$-16, %rsp",
+        "movl $$1, %eax; movl $$2, %ecx; movl $$3, %edx; movl $$4, %esi",
+        "movl $$5, %r8d; movl $$6, %r9d; movl $$7, %r10d",
+        "callq *%r11; movq %r12, %rsp; subq %rbx, %rdi",
+        *(f"imulq $${k}, %{r}, %{r}; addq %{r}, %rax"
+          for k, r in zip((10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000),
+                          ("rcx", "rdx", "rsi", "r8", "r9", "r10", "rdi"), strict=True)),
+    )
+)  # fmt: skip
+KEEP_CLOBBERS = ",".join(f"~{{{r}}}" for r in ("rcx", "rdx", "rsi", "rbx", "r8", "r9", "r10", "r12", "memory", "flags"))
+KEPT_SUM = 7654321
 
 OFFSETS = VMContextOffsets(1, 0, 4, 0, 0, 0, 0)
 
@@ -339,6 +354,27 @@ define dso_local swiftcc i32 @grow_then_endless(ptr swiftself %vm, i32 %x) {ATTR
   br label %loop
 loop:
   br label %loop
+}}
+; Calls a builtin that keeps registers, and gives a sum that tells whether it has: KEPT_SUM, whatever happens meanwhile.
+define dso_local swiftcc i32 @keep(ptr swiftself %vm, i32 %x) {ATTRIBUTES} {{
+{builtin_pointer("new_epoch", "m")}
+  %s = call i64 asm sideeffect "{KEEP}", "={{rax}},{{rdi}},{{r11}},{KEEP_CLOBBERS}"(ptr %vm, ptr %m.f)
+  %t = trunc i64 %s to i32
+  ret i32 %t
+}}
+define dso_local swiftcc i32 @keep_then_endless(ptr swiftself %vm, i32 %x) {ATTRIBUTES} {{
+  %g = call swiftcc i32 @keep(ptr swiftself %vm, i32 0)
+  br label %loop
+loop:
+  br label %loop
+}}
+define dso_local swiftcc i32 @recurse_keep(ptr swiftself %vm, i32 %x) {ATTRIBUTES} {{
+{builtin_pointer("new_epoch", "m")}
+  call preserve_mostcc void %m.f(ptr %vm)
+  %n = add i32 %x, 1
+  %r = call swiftcc i32 @recurse_keep(ptr swiftself %vm, i32 %n)
+  %s = add i32 %r, %x
+  ret i32 %s
 }}
 define dso_local swiftcc i32 @endless_move(ptr swiftself %vm, i32 %n) {ATTRIBUTES} {{
   br label %loop

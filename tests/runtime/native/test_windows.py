@@ -38,7 +38,8 @@ add(1, 2)
 def say(*words):
     print(*words, flush=True)
 say(*(g._image.address(n) for n in ("enter", "entry_window", "enter_ret", "gate_return_window", "gate_return_end",
-                                    "inject_window", "inject_end")), s.context)
+                                    "keeping_return_window", "keeping_return_end", "inject_window", "inject_end")),
+    s.context)
 """
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -78,6 +79,8 @@ class Traced:
             "enter_ret",
             "gate_return_window",
             "gate_return_end",
+            "keeping_return_window",
+            "keeping_return_end",
             "inject_window",
             "inject_end",
             "context",
@@ -222,7 +225,7 @@ for _ in sys.stdin:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flags", [0, 1])
-@pytest.mark.parametrize("what", ["host", "memory_move", "builtin"])
+@pytest.mark.parametrize("what", ["host", "memory_move", "builtin", "keeping builtin"])
 def test_signal_at_every_instruction_of_the_return_from_a_gate(
     traced: Callable[[str], Traced], what: str, flags: int, kind: str
 ) -> None:
@@ -232,6 +235,7 @@ def host(x):
     return 1
 s.set_import(0, host, HOST)
 g.set_builtin("memory_grow", lambda *_: -1)
+g.set_builtin("new_epoch", lambda vmctx: None)
 def recurse_until(x):
     return endless(1)
 endless = s.function("endless", I_I, {flags})
@@ -239,6 +243,7 @@ once = {{
     "host": lambda: s.function("host_then_endless", I_I, {flags})(1),
     "memory_move": lambda: s.function("move_then_endless", I_I, {flags})(1),
     "builtin": lambda: s.function("grow_then_endless", I_I, {flags})(1),
+    "keeping builtin": lambda: s.function("keep_then_endless", I_I, {flags})(1),
 }}[{what!r}]
 for _ in sys.stdin:
     try:
@@ -250,9 +255,11 @@ for _ in sys.stdin:
     def finish() -> None:
         assert child.line() == "interrupted True"
 
-    met = step_through(child, child.symbols["gate_return_window"] - 3, 17, finish, kind=kind)
-    window = [pc for pc in met if child.symbols["gate_return_window"] <= pc < child.symbols["gate_return_end"]]
-    assert len(window) == 9, "every instruction of the window"
+    keeping = what.startswith("keeping")
+    name = "keeping_return" if keeping else "gate_return"
+    met = step_through(child, child.symbols[f"{name}_window"] - 3, 17 + 7 * keeping, finish, kind=kind)
+    window = [pc for pc in met if child.symbols[f"{name}_window"] <= pc < child.symbols[f"{name}_end"]]
+    assert len(window) == 9 + 7 * keeping, "every instruction of the window"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -315,6 +322,31 @@ for k, _ in enumerate(sys.stdin):
         assert child.line() == "0 1 True"
 
     met = step_through(child, child.symbols["gate_return_window"] - 3, 40, finish)
+    assert len(met) > 25
+
+
+def test_registers_survive_a_signal_at_every_instruction_of_a_return_that_keeps_them(
+    traced: Callable[[str], Traced],
+) -> None:
+    child = traced("""
+from tests.runtime.native.guest import KEPT_SUM
+g.set_builtin("new_epoch", lambda vmctx: None)
+hits = 0
+def handler(number, frame):
+    global hits
+    hits += 1
+    assert add(40, 2) == 42
+signal.signal(signal.SIGINT, handler)
+g.hook_signals()
+keep = s.function("keep", I_I)
+for k, _ in enumerate(sys.stdin):
+    say(keep(1) - KEPT_SUM, hits - k, s.idle())
+""")
+
+    def finish() -> None:
+        assert child.line() == "0 1 True"
+
+    met = step_through(child, child.symbols["keeping_return_window"] - 3, 45, finish)
     assert len(met) > 25
 
 

@@ -182,6 +182,7 @@ def load(s: Body, op: i64) -> None:
             if index >= 0:
                 s.release(index)
             s.pc += 1
+            s.fuel += 1
             return
     hint = s.hint(False)
     if index >= 0:

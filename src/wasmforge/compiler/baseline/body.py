@@ -70,6 +70,11 @@ class Body(State):
         self.trap_places: list[int] = []
         self.trap_kinds: list[int] = []
         self.trap_starts: list[int] = []
+        # Checks of fuel and epochs: the place of the jump, where it comes back to, what is checked, the instruction.
+        self.check_places: list[int] = []
+        self.check_resumes: list[int] = []
+        self.check_kinds: list[int] = []
+        self.check_starts: list[int] = []
         # Calls of functions of the module: place of the displacement, function index.
         self.call_places: list[int] = []
         self.call_targets: list[int] = []
@@ -95,12 +100,17 @@ class Body(State):
         self.floor = 0
         self.deepest = 0
         self.bulk = 0
+        self.fuel = 0
         self.rows = []
         self.labels = []
         self.dead = False
         self.trap_places = []
         self.trap_kinds = []
         self.trap_starts = []
+        self.check_places = []
+        self.check_resumes = []
+        self.check_kinds = []
+        self.check_starts = []
         self.call_places = []
         self.call_targets = []
         self.table_places = []

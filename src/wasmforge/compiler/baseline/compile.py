@@ -62,9 +62,8 @@ def compile_module(
 
 def check_supported(facts: ModuleValidation, tunables: Tunables) -> None:
     """Raises `WasmtimeError` for modules that this compiler cannot compile, and settings that it cannot follow."""
-    for name in ("debug_guest", "consume_fuel", "epoch_interruption"):
-        if getattr(tunables, name):
-            raise WasmtimeError(f"the baseline compiler does not support {name} yet")
+    if tunables.debug_guest:
+        raise WasmtimeError("the baseline compiler does not support debug_guest yet")
 
 
 class _Text:

@@ -11,6 +11,7 @@ from wasmforge.compiler.baseline.body import FUNCTION, IF, LOOP, Body, Label
 from wasmforge.compiler.baseline.context import AREA, FLOAT, NARROW, VECTOR, results_offset, store_of
 from wasmforge.compiler.baseline.integer import test_zero
 from wasmforge.compiler.baseline.locals import epilogue, skip_immediates
+from wasmforge.compiler.baseline.metering import loop_head, save_fuel
 from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, NONE, RAX, RBP, SCRATCH, VM, XMM0
 from wasmforge.compiler.baseline.values import FLAGS, REG, SLOT
 from wasmforge.compiler.environ import VMContextOffsets
@@ -62,6 +63,8 @@ def enter(s: Body, op: i64) -> None:
         s.bound = len(s.out)
     label = Label(op, len(s.out), s.depth - len(params), params, results)
     s.labels.append(label)
+    if op == LOOP and s.frame.metered:
+        loop_head(s)
     if op == IF:
         label.else_at = s.jump_if(condition ^ 1)
 
@@ -398,6 +401,8 @@ def _end_function(s: Body, label: Label) -> None:
         return
     if not label.in_register and len(label.results):
         _return_from_slots(s, label)
+    if s.frame.fuel_at:
+        save_fuel(s)
     epilogue(s, s.frame)
 
 

@@ -6,7 +6,7 @@ that compiles lazily calls it for one function at its first call.
 
 from __future__ import annotations
 
-from wasmforge.compiler.baseline import access, calls, control, convert, integer, rows
+from wasmforge.compiler.baseline import access, calls, control, convert, integer, metering, rows
 from wasmforge.compiler.baseline import float as floats
 from wasmforge.compiler.baseline import locals as frames
 from wasmforge.compiler.baseline.asm import Op
@@ -91,8 +91,11 @@ class Compiler:
         try:
             frames.begin(s, frame, source.locals)
             s.labels.append(Label(FUNCTION, 0, 0, b"", signature.results))
+            if frame.metered:
+                metering.begin(s)
             _walk(s)
             s.emit_traps()
+            metering.emit_checks(s)
             body = s.out
             body_rows = s.rows
             s.out = Buffer()
@@ -131,12 +134,15 @@ def _walk(s: Body) -> None:
     op: i64
     x: i64
     kind: i64
+    fuel = s.frame.fuel_at != 0
     while s.pc < end:
         if s.depth - s.floor > WINDOW and s.kinds[s.depth - 1] != FLAGS:
             s.flush()
         s.start = s.pc
         op = code[s.pc]
         s.pc += 1
+        if fuel:
+            metering.before(s, op)
 
         if op == 0x20:  # local.get
             x = code[s.pc]
@@ -195,6 +201,8 @@ def _walk(s: Body) -> None:
             control.branch(s)
         elif op == 0x10:
             calls.call(s)
+            if fuel:
+                metering.after_call(s)
         elif op == 0x1A:
             s.drop()
             s.discard(s.kinds[s.depth], s.values[s.depth])
@@ -209,6 +217,8 @@ def _walk(s: Body) -> None:
             vector_instruction(s)
         elif op == 0x11:
             calls.call_indirect(s)
+            if fuel:
+                metering.after_call(s)
         elif op == 0x05:
             control.else_(s)
         else:

@@ -189,6 +189,10 @@ class Frame:
         """Whether there may be values of 16 bytes."""
         self.memory_weights: list[int] = [0] * len(context.memory_wide)
         """Accesses to each memory, weighed like uses of locals."""
+        tunables = context.tunables
+        self.metered = tunables.consume_fuel or tunables.epoch_interruption
+        self.fuel_at: i64 = 0
+        """Displacement of the count of fuel, 0 without (`metering`)."""
         self.saved: list[int] = []
         self.moves_to: list[int] = []
         self.moves_from: list[int] = []
@@ -213,6 +217,8 @@ def begin(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None:
     s.stride = 16 if frame.vectors else 8
     s.load_op = Op.MOVUPS if frame.vectors else Op.MOVSD
     s.store_op = Op.MOVUPS_STORE if frame.vectors else Op.MOVSD_STORE
+    if frame.metered:
+        frame.calls = True  # of the builtins behind the checks
     leaf = not frame.calls
     s.base = NONE
     s.pool = POOL | FLOAT_POOL
@@ -461,6 +467,9 @@ def _place(s: State, frame: Frame) -> None:
             at -= stride
     for x in frame.volatile:
         s.homes[x] = at
+        at -= stride
+    if frame.context.tunables.consume_fuel:
+        frame.fuel_at = at
         at -= stride
     s.slots_at = at
 

@@ -125,6 +125,8 @@ class State(Assembler):
         # Rows of the address map and the trap table: offset, position, code.
         self.rows: list[int] = []
         self.bulk: i64 = 0
+        self.fuel: i64 = 0
+        """What the instructions since the last addition to the count of fuel cost."""
         self.index = 0
         """The function, for errors."""
 
@@ -555,6 +557,7 @@ class State(Assembler):
             if self.code[self.pc] == 0x22:
                 self.push(LOCAL, self.code[self.pc + 1])
             self.pc += 2
+            self.fuel += 1
         else:
             self.push(REG, r)
 

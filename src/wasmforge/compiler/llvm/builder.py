@@ -141,6 +141,10 @@ class FunctionBuilder:
         self.needs_store_context = False
         self.zero_floats: set[ValType] = set()
         self.branch_values = 0
+        self.fuel = context.tunables.consume_fuel
+        self.epochs = context.tunables.epoch_interruption
+        self.fuel_pending = 0  # what the instructions since the last addition to the count of fuel cost
+        self.late: list[str] = []  # blocks out of line, as text
 
     def prototype(self, ft: FuncType) -> Prototype:
         found = self.prototypes.get(ft)

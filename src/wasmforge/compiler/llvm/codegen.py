@@ -44,6 +44,7 @@ attributes #2 = { nounwind nomerge }
 !3 = !DISubroutineType(types: !0)
 !4 = !{i32 2, !"Debug Info Version", i32 3}
 !5 = !{i32 7, !"Dwarf Version", i32 4}
+!6 = !{!"branch_weights", i32 1, i32 1048575}
 """
 
 _initialised = False

@@ -39,9 +39,8 @@ def compile_module(
     processor); the image does not depend on it. `progress` is called with the instructions compiled so far and
     in all. Raises `WasmtimeError` when the module asks for something that is not supported or cannot be compiled.
     """
-    for name in ("debug_guest", "consume_fuel", "epoch_interruption"):
-        if getattr(tunables, name):
-            raise WasmtimeError(f"the LLVM compiler does not support {name} yet")
+    if tunables.debug_guest:
+        raise WasmtimeError("the LLVM compiler does not support debug_guest yet")
     func_refs = sorted(facts.escaping)
     canonical = canonical_types(module.types)
     context = ModuleContext.of(module, func_refs, tunables)

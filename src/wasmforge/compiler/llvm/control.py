@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from wasmforge.compiler.llvm.builder import IMMEDIATES, Frame, FunctionBuilder
+from wasmforge.compiler.llvm.builder import IMMEDIATES, Frame
 from wasmforge.compiler.llvm.context import IR_TYPES, alignment
+from wasmforge.compiler.llvm.metering import Metering
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.instructions import Opcode
@@ -26,7 +27,7 @@ _BLOCK_TYPES: Final[dict[int, tuple[tuple[ValType, ...], tuple[ValType, ...]]]] 
 }
 
 
-class ControlEmitters(FunctionBuilder):
+class ControlEmitters(Metering):
     def block_type(self) -> tuple[tuple[ValType, ...], tuple[ValType, ...]]:
         short = _BLOCK_TYPES.get(self.code[self.pc])
         if short is not None:
@@ -60,6 +61,8 @@ class ControlEmitters(FunctionBuilder):
             self.push(f"%{frame.phi_first + k}", t)
         self.next += len(params)
         self.frames.append(frame)
+        if self.fuel or self.epochs:
+            self.loop_head()
 
     def enter_if(self, _: int) -> None:
         params, results = self.block_type()
@@ -170,6 +173,8 @@ class ControlEmitters(FunctionBuilder):
     def return_values(self, results: tuple[ValType, ...]) -> None:
         p = self.prototype(self.source.type)
         values = self.pop_values(len(results))
+        if self.fuel:
+            self.save_fuel()
         if p.area_results:
             self.needs_store_context = True
         for k, ir, offset in p.area_results:

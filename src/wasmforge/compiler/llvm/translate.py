@@ -67,9 +67,13 @@ class _Translator(NumericEmitters, VectorEmitters, CallEmitters, ControlEmitters
         whole = Frame("return", (), ft.results, 0)
         whole.modified = None
         self.frames.append(whole)
+        metered = self.fuel or self.epochs
+        if metered:
+            self.begin_metering()
         self.walk()
         prototype = self.prototype(ft)
         self.emit_traps()
+        self.out += self.late
         params = "".join(f", {t} %p{k}" for k, t in prototype.register_params)
         header = f"define hidden swiftcc {prototype.returns} @f{self.source.index}(ptr swiftself %vm{params}) #0"
         lines = [f"{header} !dbg !{self.scope} {{", "entry:"]
@@ -85,6 +89,7 @@ class _Translator(NumericEmitters, VectorEmitters, CallEmitters, ControlEmitters
         simple = SIMPLE
         emitters = _EMITTERS
         fresh = self.fresh
+        fuel = self.fuel
         while self.pc < end:
             self.start = self.pc
             opcode = code[self.pc]
@@ -98,9 +103,13 @@ class _Translator(NumericEmitters, VectorEmitters, CallEmitters, ControlEmitters
                 label = self.new_label()
                 self.do(f"br label %{label}")
                 self.begin_block(label)
+            if fuel:
+                self.before_instruction(opcode)
             row = simple.get(opcode)
             if row is None:
                 emitters[opcode](self, opcode)
+                if fuel:
+                    self.after_instruction(opcode)
                 continue
             operand = stack.pop()
             kind = types.pop()
@@ -138,6 +147,7 @@ class _Translator(NumericEmitters, VectorEmitters, CallEmitters, ControlEmitters
         if prototype.area_params or self.needs_store_context:
             lines.append(f"  %sca = getelementptr i8, ptr %vm, i64 {VMContextOffsets.STORE_CONTEXT}")
             lines.append("  %sc = load ptr, ptr %sca, !invariant.load !0")
+        lines += self.metering_entry()
         for k, t, offset in prototype.area_params:
             lines.append(f"  %pa{k} = getelementptr i8, ptr %sc, i64 {offset}")
             lines.append(f"  %p{k} = load {t}, ptr %pa{k}{alignment(t)}")

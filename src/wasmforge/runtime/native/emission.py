@@ -52,6 +52,8 @@ class GateFrame:
     RESULT: Final = -24
     LOW: Final = -32
     ARGUMENTS: Final = -80  # of Python builtins: six words
+    KEPT: Final = -32  # of builtins that keep registers: seven words, downwards
+    KEPT_LOW: Final = -96
     TOP: Final = 16  # HOST_SP minus rbp
 
 

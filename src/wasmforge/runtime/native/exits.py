@@ -9,10 +9,10 @@ Invariants
 - Activations of a store end in reverse order, since they share one stack. Every nested entry restores LAST_EXIT_FP, so
   after a host call it is the gate's own frame, unless something like greenlet left an activation behind that is not
   finished: returning would then let wasm overwrite its frames, so that is an exception instead.
-- [gate_return_window, gate_return_end) can be done again from its start, because all it reads hangs on r11, which
-  points to the gate frame; the fault handler moves a program counter found there back, so no signal slips in between
-  test and return. The frame stays valid although rsp already left the host stack: nothing writes there until wasm has
-  run on.
+- [gate_return_window, gate_return_end), and the same of keeping_return, can be done again from its start, because all
+  it reads hangs on r11, which points to the gate frame; the fault handler moves a program counter found there back,
+  so no signal slips in between test and return. The frame stays valid although rsp already left the host stack:
+  nothing writes there until wasm has run on.
 """
 
 from __future__ import annotations
@@ -49,6 +49,50 @@ PUBLISH: Final = """
   mov [r11 + <StoreContext.LAST_EXIT_FP>], rbp
 """
 
+# {name}: rbp is the gate frame, {low} how far the host stack is in use. Between test and return no signal slips in.
+RETURN: Final = """
+{name}:
+  mov r11, rbp
+.hidden {name}_window
+.globl {name}_window
+{name}_window:
+  cmp dword ptr [rip + pending], 0
+  jne {name}_pending
+{name}_test:
+  mov rax, [r11 + <GateFrame.CONTEXT>]
+  cmp dword ptr [rax + <StoreContext.STOP>], 0
+  jne {name}_stop
+{restore}
+  mov rax, [r11 + <GateFrame.RESULT>]
+  mov rsp, [r11 + <GateFrame.WASM_SP>]
+  mov rbp, [r11]
+  ret
+.hidden {name}_end
+.globl {name}_end
+{name}_end:
+
+{name}_pending:     ; r11 is the gate frame; rsp and rbp are those of either side
+  mov rax, qword ptr fs:[0]
+  cmp rax, [rip + main_thread]
+  jne {name}_test    ; the signal is for the main thread
+{name}_stop:
+  mov rbp, r11
+  lea rsp, [rbp + {low}]
+  mov rdi, [rbp + <GateFrame.CONTEXT>]
+  mov rax, [rbp + <GateFrame.WASM_SP>]
+  sub rax, 8
+  mov [rdi + <StoreContext.WASM_SP>], rax
+  mov [rdi + <StoreContext.LAST_EXIT_FP>], rbp
+  call check_signals
+  test eax, eax
+  je {name}
+  jmp gate_unwind
+"""
+
+KEPT: Final = ("rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10")
+"""What a builtin that keeps registers saves at `GateFrame.KEPT`, downwards; rax travels in RESULT, the others are
+callee-saved."""
+
 COMMON: Final = """
 .hidden host_array_call
 .globl host_array_call
@@ -66,40 +110,7 @@ gate_check:         ; eax is not 0 when Python raised
   cmp [r11 + <StoreContext.LAST_EXIT_FP>], rbp
   jne gate_out_of_order
 
-gate_return:        ; rbp is the gate frame
-  mov r11, rbp
-.hidden gate_return_window
-.globl gate_return_window
-gate_return_window:
-  cmp dword ptr [rip + pending], 0
-  jne gate_pending
-gate_return_test:
-  mov rax, [r11 + <GateFrame.CONTEXT>]
-  cmp dword ptr [rax + <StoreContext.STOP>], 0
-  jne gate_stop
-  mov rax, [r11 + <GateFrame.RESULT>]
-  mov rsp, [r11 + <GateFrame.WASM_SP>]
-  mov rbp, [r11]
-  ret
-.hidden gate_return_end
-.globl gate_return_end
-gate_return_end:
-
-gate_pending:       ; r11 is the gate frame; rsp and rbp are those of either side
-  mov rax, qword ptr fs:[0]
-  cmp rax, [rip + main_thread]
-  jne gate_return_test    ; the signal is for the main thread
-gate_stop:
-  mov rbp, r11
-  lea rsp, [rbp + <GateFrame.LOW>]
-  mov rdi, [rbp + <GateFrame.CONTEXT>]
-  mov rax, [rbp + <GateFrame.WASM_SP>]
-  sub rax, 8
-  mov [rdi + <StoreContext.WASM_SP>], rax
-  mov [rdi + <StoreContext.LAST_EXIT_FP>], rbp
-  call check_signals
-  test eax, eax
-  je gate_return
+{GATE_RETURN}
 .hidden gate_unwind
 .globl gate_unwind
 gate_unwind:        ; a Python exception is set, the GIL is held, rbp is the gate frame, rsp in the host stack below
@@ -115,7 +126,6 @@ gate_out_of_order:
   mov rdi, r11
   call explain_out_of_order
   jmp gate_unwind
-
 builtin_trap:       ; edi kind. Does not return, so it needs no frame: rbp is still the trapping function's
   mov r11, [r13 + <VMContextOffsets.STORE_CONTEXT>]
   mov edi, edi
@@ -143,6 +153,24 @@ builtin_memory_set:
   call qword ptr [rip + memset@GOTPCREL]
   jmp gate_return
 
+keeping_builtin:    ; rdi vmctx, r11 store context, whose KEPT holds the caller's r10 and the index into BUILTINS
+{LEAVE}{PUBLISH}
+  mov r10, [r11 + <StoreContext.KEPT>]
+{SAVE_KEPT}
+  mov [rbp + <GateFrame.RESULT>], rax
+  lea rsp, [rbp + <GateFrame.KEPT_LOW>]
+  mov rsi, rdi
+  mov edi, dword ptr [r11 + <StoreContext.KEPT> + 8]
+  mov rdx, rsp      ; there are no arguments
+  mov rcx, rsp      ; and no result
+  mov r8, r11
+  call builtin_call
+  test eax, eax
+  jne gate_unwind
+  mov r11, [rbp + <GateFrame.CONTEXT>]
+  cmp [r11 + <StoreContext.LAST_EXIT_FP>], rbp
+  jne gate_out_of_order
+{KEEPING_RETURN}
 python_builtin:     ; eax index into BUILTINS; arguments by the internal convention, r13 vmctx
   mov r11, [r13 + <VMContextOffsets.STORE_CONTEXT>]
 {LEAVE}{PUBLISH}
@@ -166,17 +194,34 @@ DECLARATIONS: Final = """
 @host_array_call = external hidden global i8
 @gate_return_window = external hidden global i8
 @gate_return_end = external hidden global i8
+@keeping_return_window = external hidden global i8
+@keeping_return_end = external hidden global i8
 @gate_unwind = external hidden global i8
 """
 
 
 def ir() -> str:
     """The gates out of wasm and one stub a builtin."""
-    parts = [COMMON.replace("{LEAVE}", LEAVE).replace("{PUBLISH}", PUBLISH)]
+    saves = "\n".join(f"  mov [rbp + <GateFrame.KEPT> - {8 * k}], {r}" for k, r in enumerate(KEPT))
+    restores = "\n".join(f"  mov {r}, [r11 + <GateFrame.KEPT> - {8 * k}]" for k, r in enumerate(KEPT))
+    pieces = {
+        "LEAVE": LEAVE,
+        "PUBLISH": PUBLISH,
+        "SAVE_KEPT": saves,
+        "GATE_RETURN": RETURN.format(name="gate_return", low="<GateFrame.LOW>", restore=""),
+        "KEEPING_RETURN": RETURN.format(name="keeping_return", low="<GateFrame.KEPT_LOW>", restore=restores),
+    }
+    parts = [COMMON.format_map(pieces)]
     for index, builtin in enumerate(BUILTINS):
         symbol = BUILTIN_SYMBOLS[index]
         parts.append(f".hidden {symbol}\n.globl {symbol}\n")
-        if not builtin.native:
+        if builtin.keeps_registers:
+            parts.append(
+                f"{symbol}:\n  mov r11, [rdi + <VMContextOffsets.STORE_CONTEXT>]\n"
+                f"  mov [r11 + <StoreContext.KEPT>], r10\n"
+                f"  mov dword ptr [r11 + <StoreContext.KEPT> + 8], {index}\n  jmp keeping_builtin\n"
+            )
+        elif not builtin.native:
             if len(builtin.params) > 6 or not INTEGER_CLASS.issuperset(builtin.params):
                 raise WasmtimeError(
                     f"the gate of the builtin {builtin.name} passes at most six integers and references"

@@ -175,6 +175,8 @@ def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern
     for table_type in info.tables:
         record.tables.append(store.new_table(table_type))
     _fill_vmctx(store, code, record)
+    if store.engine.tunables.epoch_interruption:
+        store.budget.update()
     _initialize_globals(store, record)
     _evaluate_segments(record)
     _initialize_tables(record)

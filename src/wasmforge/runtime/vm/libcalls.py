@@ -4,8 +4,9 @@ of the gates, which pass the address of the calling instance's vmctx and the arg
 
 from __future__ import annotations
 
-from wasmforge.runtime.store import instance_of
+from wasmforge.runtime.store import instance_of, store_of_id
 from wasmforge.runtime.vm.instance import NO_WORDS
+from wasmforge.runtime.vm.traps import trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +47,23 @@ def _compile_function(vmctx: int, defined: int) -> int:
     return instance_of(vmctx).module.compiled_function(defined)
 
 
+def _out_of_fuel(vmctx: int) -> None:
+    """The count of fuel has reached 0: gives compiled code the next part of it, or traps."""
+    budget = store_of_id(instance_of(vmctx).store_id).budget
+    if not budget.refill():
+        from wasmforge.compiler.trap import TrapKind
+
+        raise trap(TrapKind.OUT_OF_FUEL)
+
+
+def _new_epoch(vmctx: int) -> None:
+    """The deadline has passed: sets another, or traps."""
+    if not store_of_id(instance_of(vmctx).store_id).budget.extend():
+        from wasmforge.compiler.trap import TrapKind
+
+        raise trap(TrapKind.INTERRUPT)
+
+
 BUILTIN_FUNCTIONS: Final[dict[str, Callable[..., int | None]]] = {
     "memory_grow": _memory_grow,
     "table_grow": _table_grow,
@@ -53,4 +71,6 @@ BUILTIN_FUNCTIONS: Final[dict[str, Callable[..., int | None]]] = {
     "table_init": _table_init,
     "elem_drop": _elem_drop,
     "compile_function": _compile_function,
+    "out_of_fuel": _out_of_fuel,
+    "new_epoch": _new_epoch,
 }
