@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wasmforge.syntax.module import Module
     from wasmforge.validation import ModuleValidation
 
-__all__ = ["LazyFunctions", "load"]
+__all__ = ["LazyFunctions", "load", "parse"]
 
 CODE_LIMIT: Final = 1 << 30
 """Bytes of text: relative 32-bit distances reach 2 GiB."""
@@ -41,18 +41,24 @@ _WIDE: Final = 16
 """With signatures of more values a call of two bytes takes hundreds, and no estimate holds."""
 
 
+def parse(engine: EngineState, wasm: bytes) -> tuple[Module, ModuleValidation]:
+    """Decodes and validates a binary, which is needed no longer afterwards: of a CPython it is twice as large as what
+    is kept of it. Raises WasmtimeError when it is no valid module."""
+    module = decode(wasm, custom_contents=engine.tunables.parse_wasm_debuginfo)
+    return module, validate(module, engine.tunables.features)
+
+
 def load(
     engine: EngineState,
-    wasm: bytes,
+    parsed: tuple[Module, ModuleValidation],
     compile_all: Callable[[Module, ModuleValidation], bytes],
     *,
     ahead_if_unsupported: bool = False,
 ) -> CompiledModule:
-    """Decodes and validates a binary. `compile_all` makes an image of it, for `serialize`, and at once for a module
-    that the baseline compiler does not support if `ahead_if_unsupported`. Raises WasmtimeError when it is no valid
-    module, or not supported."""
-    module = decode(wasm)
-    facts = validate(module, engine.tunables.features)
+    """The module that compiles itself while it runs. `parsed` is what `parse` returned. `compile_all` makes an image of
+    it: for `serialize`, and at once for a module that the baseline compiler does not support, if
+    `ahead_if_unsupported`. Raises WasmtimeError when it is not supported."""
+    module, facts = parsed
     try:
         check_supported(facts, engine.tunables)
     except WasmtimeError:

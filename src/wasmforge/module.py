@@ -82,6 +82,10 @@ class Module(Managed):
             contents = file.read()
             if check is not None:
                 check(contents)
+            if engine._lazy:
+                held = [contents]
+                del contents
+                return cls._wrap(engine, _load_lazily(engine, held.pop()))
             return cls._wrap(engine, _load(engine, contents, progress, known))
 
     @classmethod
@@ -179,10 +183,7 @@ def _load(
     """A module that compiles itself while it runs; or, ahead of time, one from the cache, or compiled and then kept
     there. `file` is where it comes from."""
     if engine._lazy:
-        from wasmforge._lazy import load
-
-        optimises = engine._wanted_strategy == "auto" and engine._strategy == "llvm"
-        return load(engine._state, _to_wasm(wasm), engine._compile_module, ahead_if_unsupported=optimises)
+        return _load_lazily(engine, wasm)
     cache = engine._open_cache()
     if cache is None or not isinstance(wasm, (str, bytes, bytearray)):
         return CompiledModule.from_bytes(engine._state, engine._compile(_to_wasm(wasm), progress))
@@ -201,6 +202,16 @@ def _load(
         if file is not None:
             file.remember(key)
     return found or CompiledModule.from_bytes(engine._state, image)
+
+
+def _load_lazily(engine: Engine, wasm: str | bytes | bytearray) -> CompiledModule:
+    """A module that compiles itself while it runs."""
+    from wasmforge._lazy import load, parse
+
+    parsed = parse(engine._state, _to_wasm(wasm))
+    del wasm  # when the caller has dropped it too, its memory is there for what follows
+    optimises = engine._wanted_strategy == "auto" and engine._strategy == "llvm"
+    return load(engine._state, parsed, engine._compile_module, ahead_if_unsupported=optimises)
 
 
 def _is_text(wasm: str | bytes | bytearray) -> bool:

@@ -26,7 +26,9 @@ def lazy_module(engine: EngineState, text: str) -> CompiledModule:
     """A module in the text format of which nothing is compiled yet."""
     tunables = engine.tunables
     return _lazy.load(
-        engine, encode(parse(text)), lambda module, facts: compile_module(module, facts, tunables, workers=1)
+        engine,
+        _lazy.parse(engine, encode(parse(text))),
+        lambda module, facts: compile_module(module, facts, tunables, workers=1),
     )
 
 

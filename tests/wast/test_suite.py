@@ -17,8 +17,11 @@ pytestmark = pytest.mark.skipif(FOLDER is None, reason=WHERE_TO_GET_IT)
 
 CONFIGURATIONS: dict[str, dict[str, object]] = {
     "default": {},
-    "explicit bounds checks": {"signals_based_traps": False},
+    "llvm": {"strategy": "llvm"},
+    "explicit bounds checks": {"strategy": "llvm", "signals_based_traps": False},
 }
+"""By default functions are compiled at their first call. The baseline compiler ahead of time: tests/compiler/baseline."""
+
 MEMORY_SCRIPTS = [
     name
     for name in scripts()
@@ -46,9 +49,10 @@ def explain(result: FileResult) -> str:
     return "\n".join([str(result), *(f"  line {f.line}: {f.reason}" for f in result.failures[:20])])
 
 
+@pytest.mark.parametrize("configuration", ["default", "llvm"])
 @pytest.mark.parametrize("name", scripts())
-def test_script(name: str) -> None:
-    result = run(name, "default")
+def test_script(name: str, configuration: str) -> None:
+    result = run(name, configuration)
     known = KNOWN.get(name)
     if known is None:
         assert result.ok, explain(result)

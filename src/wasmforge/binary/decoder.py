@@ -96,11 +96,12 @@ _EXTERN_KINDS: Final = tuple(ExternKind)
 _UNEXPECTED_END: Final = "unexpected end of section or function"
 
 
-def decode(data: bytes | bytearray | memoryview) -> Module:
+def decode(data: bytes | bytearray | memoryview, *, custom_contents: bool = True) -> Module:
     """Decodes a WebAssembly binary.
 
     Returns a module whose bodies and constant expressions are still encoded; `validation.validate` checks the
-    former. Custom sections are kept with their place; the first one called `name` is decoded as well, leniently.
+    former. Custom sections are kept with their place, without `custom_contents` empty (half of a CPython is debug
+    information that is seldom wanted); the first one called `name` is decoded as well, leniently.
 
     Raises `MalformedError`, which says what is wrong and at which byte offset, and `UnsupportedFeatureError` when
     the module uses a proposal that is not implemented.
@@ -110,15 +111,16 @@ def decode(data: bytes | bytearray | memoryview) -> Module:
     collecting = gc.isenabled()
     try:
         gc.disable()
-        return _Decoder(bytes(data)).module()
+        return _Decoder(bytes(data), custom_contents).module()
     finally:
         if collecting:
             gc.enable()
 
 
 class _Decoder:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, custom_contents: bool) -> None:
         self.data: Final = data
+        self.custom_contents: Final = custom_contents
         self.size: Final = len(data)
         self.at = 0
         self.section_end = 0
@@ -364,10 +366,11 @@ class _Decoder:
             raise MalformedError(_UNEXPECTED_END, self.section_end)
         if len(self.result.custom) >= limits.CUSTOM_SECTIONS:
             raise MalformedError(f"too many custom sections: the limit is {limits.CUSTOM_SECTIONS}", start)
-        content = self.data[self.at : self.section_end]
-        self.result.custom.append(CustomSection(name, content, after, start))
-        if name == "name" and self.result.names is None:
+        names = name == "name" and self.result.names is None
+        content = self.data[self.at : self.section_end] if self.custom_contents or names else b""
+        if names:
             self.result.names = decode_names(content)
+        self.result.custom.append(CustomSection(name, content if self.custom_contents else b"", after, start))
         self.at = self.section_end
 
     def function_type(self) -> FuncType:

@@ -47,7 +47,10 @@ def lay_out_data(module: Module, info: CompiledModuleInfo, tunables: Tunables) -
     pages = bytearray()
     for memory, image in images.items():
         info.memory_images[memory] = MemoryImage(image.start, len(pages), len(image.data))
-        pages += image.data
+        if pages:
+            pages += image.data
+        else:
+            pages = image.data  # nearly always the only one, of megabytes
     return contents, pages
 
 

@@ -7,6 +7,7 @@ runtime maps copy-on-write instead of copying bytes at every instantiation. The 
 from __future__ import annotations
 
 from wasmforge.binary.instructions import instructions
+from wasmforge.binary.leb128 import read_signed
 from wasmforge.compiler.image import PAGE
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.module import DataSegment, Expression, Module, SegmentMode
@@ -40,7 +41,7 @@ class StaticImage(NamedTuple):
     of the memory."""
 
     start: int
-    data: bytes
+    data: bytearray
 
 
 def memory_images(module: Module) -> dict[int, StaticImage]:
@@ -75,7 +76,7 @@ def _image(module: Module, memory: int, size: int) -> StaticImage | None:
     contents = bytearray(end - start)
     for address, data in placed:
         contents[address - start : address - start + len(data)] = data
-    return StaticImage(start, bytes(contents))
+    return StaticImage(start, contents)
 
 
 def _address(segment: DataSegment) -> int | None:
@@ -85,6 +86,11 @@ def _address(segment: DataSegment) -> int | None:
 
 def constant_address(expression: Expression) -> int | None:
     """The unsigned value of an i32 or i64 constant expression, or None if it depends on an imported global."""
+    code = expression.code
+    if code[0] == Opcode.I32_CONST:  # nearly always alone: a CPython has 24,000 of these
+        value, end = read_signed(code, 1, 32)
+        if end == len(code) - 1:
+            return value & 0xFFFF_FFFF
     stack: list[int] = []
     for instruction in instructions(expression.code):
         opcode = instruction.row.opcode

@@ -85,6 +85,18 @@ class FileSource:
         source.fd = fd
         return source
 
+    @classmethod
+    def of_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
+        """A file in memory with these contents. Raises WasmtimeError when the system has no room or no descriptor."""
+        try:
+            source = cls.adopt(os.memfd_create("wasmforge-memory-image", os.MFD_CLOEXEC))
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(source.fd, rest) :]
+        except OSError as error:
+            raise WasmtimeError(f"no file for the initial contents of memories: {error.strerror}") from error
+        return source
+
     def __del__(self) -> None:
         # -1 first: after a finaliser a resurrected owner must fail, not map whatever file gets the number next.
         fd, self.fd = self.fd, -1

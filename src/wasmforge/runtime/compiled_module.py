@@ -173,15 +173,18 @@ class CompiledModule:
         shared_type = self.engine_code.signatures().shared_type
         text = code.store_code().text_range().start.raw()
         out = bytearray(VMFuncRef.SIZE * len(info.func_refs))
+        array_calls: dict[int, int] = {}
         at = 0
         for x in info.func_refs:
             defined = x - self.num_imported_functions
             if defined >= 0:
                 t = info.functions[defined]
-                trampoline = self.array_to_wasm(t)
-                assert trampoline is not None
-                wasm_call = text + self.function_entry(defined)
-                FUNC_REF.pack_into(out, at, text + trampoline.start, wasm_call, 0, shared_type(t))
+                array_call = array_calls.get(t)
+                if array_call is None:
+                    trampoline = self.array_to_wasm(t)
+                    assert trampoline is not None
+                    array_call = array_calls[t] = text + trampoline.start
+                FUNC_REF.pack_into(out, at, array_call, text + self.function_entry(defined), 0, shared_type(t))
             at += VMFuncRef.SIZE
         template = bytes(out)
         if shared:

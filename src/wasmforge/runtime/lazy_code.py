@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
+from wasmforge.compiler.image import MEMORY_SECTION
 from wasmforge.compiler.info import CodeRange
 from wasmforge.runtime.code_region import CodeRegion
 from wasmforge.runtime.lock import LOCK
@@ -63,21 +64,35 @@ class Piece:
 
 
 class LazyCode:
-    """The code of one module. `sections` are the contents of the sections of an image that instances read.
+    """The code of one module. `sections` are the contents of the sections of an image that instances read; `images` is
+    the file of memory images, if they are in one.
 
     `text_address` and `text_length` are those of the whole reservation: they never change, and all of it is registered
     as the module's.
     """
 
-    __slots__ = ("__weakref__", "_sections", "_starts", "current", "pieces", "region", "text_address", "text_length")
+    __slots__ = (
+        "__weakref__",
+        "_images",
+        "_sections",
+        "_starts",
+        "current",
+        "pieces",
+        "region",
+        "text_address",
+        "text_length",
+    )
 
-    def __init__(self, functions: int, capacity: int, sections: dict[str, memoryview]) -> None:
+    def __init__(
+        self, functions: int, capacity: int, sections: dict[str, memoryview], images: FileSource | None
+    ) -> None:
         """Room for `functions` functions and `capacity` bytes of text. Raises WasmtimeError when there is none."""
         with LOCK:
             self.region = CodeRegion(functions, capacity)
         self.text_address = self.region.text_address
         self.text_length = self.region.text_length
         self._sections = sections
+        self._images = images
         self.pieces: dict[int, Piece] = {}
         """By `start`."""
         self._starts: list[int] = []
@@ -148,10 +163,13 @@ class LazyCode:
         return self._sections.get(name, memoryview(b""))
 
     def section_offset(self, name: str) -> int:
-        raise ValueError("code that is compiled lazily lies in no file")
+        if name != MEMORY_SECTION or self._images is None:
+            raise ValueError("of a module that is compiled lazily only memory images lie in a file")
+        return 0
 
     def file_source(self) -> FileSource | None:
-        return None
+        """The file of the memory images."""
+        return self._images
 
     def image(self) -> memoryview:
         raise ValueError("code that is compiled lazily has no image; LazyModule.serialize compiles one")

@@ -11,9 +11,11 @@ from __future__ import annotations
 from array import array
 
 from wasmforge.compiler.image import MEMORY_SECTION, RODATA_WASM_SECTION
+from wasmforge.runtime.code_memory import FileSource
 from wasmforge.runtime.compiled_module import CompiledModule
 from wasmforge.runtime.lazy_code import BASELINE, LazyCode
 from wasmforge.runtime.lock import LOCK
+from wasmforge.runtime.vm.cow import COPY_BELOW
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,9 +90,14 @@ class LazyModule(CompiledModule):
         pages: bytes | bytearray,
         names: Mapping[int, str],
     ) -> None:
-        sections = {RODATA_WASM_SECTION: memoryview(data), MEMORY_SECTION: memoryview(pages)}
+        sections = {RODATA_WASM_SECTION: memoryview(data)}
+        images = None
+        if len(pages) <= COPY_BELOW:
+            sections[MEMORY_SECTION] = memoryview(pages)
+        else:
+            images = FileSource.of_bytes(pages)
         count = len(info.functions)
-        self.code = LazyCode(count, capacity + compiler.entry_size * count, sections)
+        self.code = LazyCode(count, capacity + compiler.entry_size * count, sections, images)
         self._compiler = compiler
         self._names = names
         self._array_to_wasm: dict[int, Piece] = {}

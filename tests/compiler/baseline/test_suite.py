@@ -1,4 +1,4 @@
-"""The specification suite under the baseline strategy: every script as with the LLVM compiler."""
+"""The specification suite through images of the baseline compiler: every script as with the LLVM compiler."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ pytestmark = pytest.mark.skipif(FOLDER is None, reason=WHERE_TO_GET_IT)
 NAMES = [name for name in scripts() if name not in KNOWN or "/" not in name]
 # What another way of checking bounds could break.
 ABOUT_MEMORY = ("address", "align", "bulk", "data", "endianness", "float_memory", "left", "load", "memory", "store")
+
+
+@pytest.fixture(autouse=True)
+def ahead_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lazily the strategy is tested in tests/wast, where it is the default."""
+    monkeypatch.setattr(wasmforge.Engine, "_lazy", False)
 
 
 @functools.cache

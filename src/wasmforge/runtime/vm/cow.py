@@ -4,8 +4,6 @@ in its image; an instance maps them over the first pages of its memory, and pays
 
 from __future__ import annotations
 
-import os
-
 from wasmforge.compiler.image import MEMORY_SECTION, PAGE
 from wasmforge.runtime.code_memory import FileSource
 from wasmforge.runtime.libc import PROT_READ, PROT_WRITE, map_fixed
@@ -83,9 +81,5 @@ class ModuleMemoryImages:
     def _shared_memfd(self) -> FileSource:
         with self._lock:
             if self._memfd is None:
-                source = FileSource.adopt(os.memfd_create("wasmforge-memory-image", os.MFD_CLOEXEC))
-                rest = self._code.section(MEMORY_SECTION)
-                while rest:
-                    rest = rest[os.write(source.fd, rest) :]
-                self._memfd = source
+                self._memfd = FileSource.of_bytes(self._code.section(MEMORY_SECTION))
             return self._memfd
