@@ -20,7 +20,7 @@ CONFIGURATIONS: dict[str, dict[str, object]] = {
     "llvm": {"strategy": "llvm"},
     "explicit bounds checks": {"strategy": "llvm", "signals_based_traps": False},
 }
-"""By default functions are compiled at their first call; tests/compiler/baseline has images of the baseline compiler."""
+"""By default functions are compiled at their first call. Images of the baseline compiler: tests/compiler/baseline."""
 
 MEMORY_SCRIPTS = [
     name
