@@ -56,6 +56,16 @@ class VectorEmitters(MemoryEmitters):
         """Whether a value was computed as floats, of any shape, and so is opaque already."""
         return origin is not None and origin[1] in FENCES
 
+    def keep_whole(self, count: int) -> None:
+        """Keeps LLVM from folding a load of 16 bytes into an instruction that reads 8 of them, as it does for volatile
+        loads too: what lies in the upper half must trap (section 4.6.8). A fence costs no instruction."""
+        for k in range(len(self.stack) - count, len(self.stack)):
+            value = self.stack[k]
+            if value in self.fresh:
+                value = self.derive(f"bitcast {VECTOR} {value} to <2 x double>", value)
+                value = self.emit(FENCES["<2 x double>"].format(value))
+                self.stack[k] = self.emit(f"bitcast <2 x double> {value} to {VECTOR}")
+
     def push_vector(self, value: str, ir: str) -> None:
         if ir != VECTOR:
             cast = self.derive(f"bitcast {ir} {value} to {VECTOR}", value)
@@ -71,6 +81,8 @@ class VectorEmitters(MemoryEmitters):
         if opcode in _WITH_LANE:
             lane = self.code[self.pc]
             self.pc += 1
+        if opcode in _OF_LOW_HALVES:
+            self.keep_whole(len(operands))
         values = [self.pop_as(ir) for ir in reversed(operands)]
         values.reverse()
         for line in lines:
@@ -185,6 +197,11 @@ _EXTENDING: Final = {
 }
 
 _WITH_LANE: Final = frozenset(opcode for opcode, row in BY_OPCODE.items() if row.immediates == (Immediate.LANE,))
+
+_OF_LOW_HALVES: Final = frozenset(
+    row.opcode for row in BY_MNEMONIC.values() if row.opcode >> 12 == 0xFD and "_low_" in row.mnemonic
+)
+"""Instructions that read the low halves of their operands only."""
 
 _Emitter = Callable[[VectorEmitters, int], None]
 
