@@ -1,10 +1,10 @@
 """Build the guests of bench/guests with the C compiler of PyPI's ziglang, for wasm32-wasi and for this machine.
 
 `python bench/build_guests.py [NAME...]` builds what is out of date into bench/build. The benchmark and tests/guests
-call `build`. The wasm programs use WebAssembly 2.0 without vectors; both builds round every floating-point operation
-on its own (no fused multiply-add), so that all of them print the same bytes. Native code is made for the processor of
-this machine, vector units included (the default of zig's compiler): the bound that a machine without a sandbox
-reaches.
+call `build`. The wasm programs use WebAssembly 2.0, and vectors only where these are what they are about. Both builds
+round every floating-point operation on its own (no fused multiply-add), so that all of them print the same bytes.
+Native code is made for the processor of this machine, vector units included (the default of zig's compiler): the bound
+that a machine without a sandbox reaches.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from typing import Final
 if __package__ in (None, ""):  # started as a script: make `bench` importable
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.catalogue import BENCH, BUILD, GUESTS, Guest
+from bench.catalogue import BENCH, BUILD, GUESTS, VECTOR_GUESTS, Guest
 
 COMMON: Final = ("-O2", "-std=c17", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-s")
 # A shadow stack of 1 MiB: the recursion of the guests is bounded, but deeper than the default of the linker allows for.
 WASM: Final = ("--target=wasm32-wasi", "-Wl,-z,stack-size=1048576")
+SIMD: Final = ("-msimd128",)
 NATIVE: Final = ("-lm",)
 ZIG_CACHE: Final = BENCH.parent / ".cache" / "zig"
 
@@ -50,7 +51,8 @@ def _command(source: Path, flags: Sequence[str], output: Path) -> list[str]:
 
 def _stamp(source: Path, flags: Sequence[str]) -> str:
     """Everything that the output depends on: the text of the source, the flags and the version of the compiler."""
-    key = json.dumps([source.read_text(encoding="utf-8"), COMMON, flags, metadata.version("ziglang")])
+    headers = [path.read_text(encoding="utf-8") for path in sorted(source.parent.glob("*.h"))]
+    key = json.dumps([source.read_text(encoding="utf-8"), headers, COMMON, flags, metadata.version("ziglang")])
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -88,7 +90,7 @@ def build(
     """Bring the given guests up to date, two compilers at a time. Returns the files written; raises BuildError."""
     jobs: list[tuple[Path, Path, Sequence[str]]] = []
     for guest in guests:
-        jobs.append((guest.source, guest.wasm, WASM))
+        jobs.append((guest.source, guest.wasm, (*WASM, *SIMD) if guest.vectors else WASM))
         if native:
             jobs.append((guest.source, guest.native, NATIVE))
     with ThreadPoolExecutor(workers) as pool:
@@ -102,10 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="build even what is up to date")
     parser.add_argument("--no-native", action="store_true", help="only the wasm programs")
     options = parser.parse_args(arguments)
-    unknown = set(options.names) - {guest.name for guest in GUESTS}
+    every = (*GUESTS, *VECTOR_GUESTS)
+    unknown = set(options.names) - {guest.name for guest in every}
     if unknown:
-        parser.error(f"unknown guests: {', '.join(sorted(unknown))}; there are {', '.join(g.name for g in GUESTS)}")
-    guests = [guest for guest in GUESTS if not options.names or guest.name in options.names]
+        parser.error(f"unknown guests: {', '.join(sorted(unknown))}; there are {', '.join(g.name for g in every)}")
+    guests = [guest for guest in every if not options.names or guest.name in options.names]
     try:
         written = build(guests, native=not options.no_native, force=options.force)
     except BuildError as error:

@@ -27,6 +27,8 @@ class Guest:
     what: str
     small: tuple[str, ...]
     large: tuple[str, ...]
+    vectors: bool = False
+    """Whether it is written with vectors of 128 bits."""
 
     @property
     def source(self) -> Path:
@@ -56,3 +58,11 @@ GUESTS: Final[tuple[Guest, ...]] = (
     Guest("mandelbrot", "escape times in f64 and f32", ("96",), ("1200",)),
     Guest("calls", "recursion, calls through tables, many arguments", ("0",), ("13",)),
 )
+
+VECTOR_GUESTS: Final[tuple[Guest, ...]] = (
+    Guest("vector_matrix", "products in f32x4 and f64x2", ("40",), ("96", "700"), vectors=True),
+    Guest("vector_blake3", "BLAKE3 over four chunks in u32x4", ("8",), ("64", "8000"), vectors=True),
+    Guest("vector_base64", "base64 both ways with swizzles in u8x16", ("3",), ("48", "15000"), vectors=True),
+    Guest("vector_mandelbrot", "escape times in f32x4 and f64x2", ("64",), ("1800",), vectors=True),
+)
+"""Programs for the vector instructions, which the others do without."""

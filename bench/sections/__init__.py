@@ -10,6 +10,7 @@ from bench.sections import calls, compilation, guests, metering, processes, trap
 
 SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
     "guests": guests.measure,
+    "vectors": guests.measure_vectors,
     "calls": calls.measure,
     "traps": traps.measure,
     "metering": metering.measure,
@@ -19,6 +20,7 @@ SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
 
 TITLES: Final = {
     "guests": "Run time of programs in C",
+    "vectors": "Run time of programs with vectors",
     "calls": "Calls between Python and wasm",
     "traps": "Traps and exceptions",
     "metering": "What fuel and epochs cost",

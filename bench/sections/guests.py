@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from bench import build_guests
-from bench.catalogue import GUESTS, Guest
+from bench.catalogue import GUESTS, VECTOR_GUESTS, Guest
 from bench.measure import MeasurementError, Row, Settings, Worker, geometric_mean, interleave
 
 ROUNDS: Final = 3  # times the rounds that were asked for: samples of a third of a second, of which one is undisturbed
 GEOMEAN_TARGET: Final = 0.80
 WORST_TARGET: Final = 1.15
+VECTOR_TARGETS: Final = {"llvm": 0.90, "baseline": 1.30}
 
 
 def _native_sample(guest: Guest, words: tuple[str, ...], digests: set[str]) -> float:
@@ -34,12 +35,14 @@ def _native_sample(guest: Guest, words: tuple[str, ...], digests: set[str]) -> f
     return usage.ru_utime + usage.ru_stime
 
 
-def _measure_guest(settings: Settings, guest: Guest) -> Row:
+def _measure_guest(settings: Settings, guest: Guest, strategy: str | None = None) -> Row:
     words = guest.small if settings.quick else guest.large
     arguments = {"path": str(guest.wasm), "arguments": list(words)}
+    own = arguments if strategy is None else {**arguments, "settings": {"strategy": strategy}}
     digests: set[str] = set()
-    row = Row("guests", guest.name, unit="s", target=WORST_TARGET)
-    with Worker(settings.ours, "guest", arguments) as ours, Worker(settings.peer, "guest", arguments) as peer:
+    name = guest.name if strategy is None else f"{guest.name}, {strategy}"
+    row = Row("guests" if strategy is None else "vectors", name, unit="s", target=None if strategy else WORST_TARGET)
+    with Worker(settings.ours, "guest", own) as ours, Worker(settings.peer, "guest", arguments) as peer:
 
         def in_worker(worker: Worker) -> float:
             details: dict[str, Any] = worker.sample_details()
@@ -93,3 +96,29 @@ def measure(settings: Settings) -> Iterator[Row]:
         note=f"{geometric_mean(natives):.2f} of native" if natives else "",
     )
     yield Row("guests", "worst", unit="ratio", ours=max(ratios), target=WORST_TARGET)
+
+
+def measure_vectors(settings: Settings) -> Iterator[Row]:
+    """The programs with vectors, through both compilers."""
+    guests = [guest for guest in VECTOR_GUESTS if settings.wants(guest.name)]
+    if not guests:
+        return
+    try:
+        build_guests.build(guests)
+    except build_guests.BuildError as error:
+        yield Row("vectors", "all", error=str(error))
+        return
+    for strategy, target in VECTOR_TARGETS.items():
+        ratios = []
+        for guest in guests:
+            try:
+                row = _measure_guest(settings, guest, strategy)
+            except MeasurementError as error:
+                yield Row("vectors", f"{guest.name}, {strategy}", error=str(error))
+                continue
+            yield row
+            if row.ratio:
+                ratios.append(row.ratio)
+        if ratios:
+            mean = geometric_mean(ratios)
+            yield Row("vectors", f"geometric mean, {strategy}", unit="ratio", ours=mean, target=target)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import functools
-import struct
 
-import pytest
-
-import wasmforge
-from wasmforge import Config, Engine, Func, FuncType, Instance, Module, Store, Trap, ValType, WasmtimeError
+from wasmforge import Config, Engine, Func, Instance, Module, Store, Trap
 from wasmforge.syntax.instructions import INSTRUCTIONS, Immediate, InstructionRow
 from wasmforge.syntax.types import V128, VALUE_TYPES
 
@@ -48,7 +44,9 @@ def test_no_load_of_sixteen_bytes_becomes_a_smaller_one() -> None:
     """x86 can fold a load into the instruction that consumes it, and some of these read eight bytes or fewer
     (pmovsxbw, cvtdq2pd, cvtps2pd, movddup). A load that reaches out of the memory traps all the same (4.6.8)."""
     functions = []
-    uses = {f"{s}.extract_lane 0": t for s, t in (("i32x4", "i32"), ("i64x2", "i64"), ("f32x4", "f32"), ("f64x2", "f64"))}
+    uses = {
+        f"{s}.extract_lane 0": t for s, t in (("i32x4", "i32"), ("i64x2", "i64"), ("f32x4", "f32"), ("f64x2", "f64"))
+    }
     uses[""] = "v128"
     for row in COMPUTING:
         assert row.params is not None and row.results is not None

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 from bench import build_guests
-from bench.catalogue import GUESTS, Guest
+from bench.catalogue import GUESTS, VECTOR_GUESTS, Guest
 
 import wasmforge
 
@@ -20,6 +20,7 @@ missing = build_guests.compiler_missing()
 pytestmark = pytest.mark.skipif(missing is not None, reason=str(missing))
 
 each_guest = pytest.mark.parametrize("guest", GUESTS, ids=[guest.name for guest in GUESTS])
+with_vectors = pytest.mark.parametrize("guest", (*GUESTS, *VECTOR_GUESTS), ids=lambda guest: guest.name)
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def native_output(guest: Guest) -> bytes:
     return subprocess.run([guest.native, *guest.small], capture_output=True, check=True, timeout=60).stdout
 
 
-@each_guest
+@with_vectors
 def test_guest_prints_what_it_prints_elsewhere(guest: Guest, wasmtime: ModuleType, tmp_path: Path) -> None:
     build_guests.build([guest])
     expected = printed(wasmtime, guest.wasm, guest.small, tmp_path)
