@@ -153,11 +153,19 @@ _MODULES = {
 }
 
 
+# What nearly everybody who has an engine needs next.
+_WITH_ENGINE = ("engine", "store", "module", "instance", "func", "runtime.vm.hooks", "runtime.code_memory")
+
+
 def __getattr__(name: str) -> object:
     module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'wasmforge' has no attribute {name!r}")
     # Not importlib.import_module: importing importlib takes longer than most of our modules.
+    if module == "engine":
+        from wasmforge._start import import_together
+
+        import_together([f"wasmforge.{needed}" for needed in _WITH_ENGINE])
     value: object = getattr(__import__(f"wasmforge.{module}", fromlist=(name,)), name)
     globals()[name] = value
     return value

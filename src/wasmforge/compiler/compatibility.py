@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPILER_VERSION", "FORMAT_VERSION", "check_engine", "encode_engine"]
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 """Changes with the image format, the vmctx layout, the internal convention or the builtins."""
 
 COMPILER_VERSION: Final = VERSION

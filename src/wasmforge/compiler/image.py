@@ -6,14 +6,14 @@ maps an image imports this file and little else, so it needs no dataclasses and 
 An image is an ELF64 relocatable file (ET_REL) with an OS/ABI number of its own: no program headers, no
 relocations, every section at its final place in the file, so that loading is mapping. The machine code (`.text`)
 starts at a page, the constants that it addresses relative to the program counter (`.rodata.text`) follow it
-directly, and both are mapped as one piece. The CRC-32 of everything else in the file stands in the last four bytes
+directly, and both are mapped as one piece. The checksum of everything else in the file stands in the last four bytes
 of `e_ident`, which ELF leaves to us.
 """
 
 from __future__ import annotations
 
-from struct import Struct
-from zlib import crc32
+from _imp import source_hash
+from _struct import Struct
 
 from wasmforge.syntax.errors import WasmtimeError
 
@@ -35,6 +35,7 @@ __all__ = [
     "RODATA_WASM_SECTION",
     "TEXT_SECTION",
     "TRAP_SECTION",
+    "checksum",
 ]
 
 TEXT_SECTION: Final = ".text"
@@ -57,11 +58,11 @@ OSABI: Final = 200
 E_FLAGS_MODULE: Final = 1
 
 _MAGIC: Final = b"\x7fELF"
-_CRC_AT: Final = 12
+_CHECKSUM_AT: Final = 12
 _HEADER: Final = Struct("<4sBBBBB3xIHHIQQQIHHHHHH")
 _SECTION: Final = Struct("<IIQQQQIIQQ")
 _SYMBOL: Final = Struct("<IBBHQQ")
-_CRC: Final = Struct("<I")
+_CHECKSUM: Final = Struct("<I")
 
 _ET_REL: Final = 1
 _EM_X86_64: Final = 62
@@ -77,9 +78,21 @@ def _align(n: int, alignment: int) -> int:
     return n + alignment - 1 & -alignment
 
 
+def checksum(*parts: bytes | bytearray | memoryview) -> int:
+    """A checksum of 32 bits of some bytes, against damage and not against attack.
+
+    It is SipHash, which the interpreter has built in for its own files; CRC-32 is slower by half, and the module
+    that has it takes 0.4 ms to load.
+    """
+    value = 0
+    for part in parts:
+        value = int.from_bytes(source_hash(value, part)[:4], "little")
+    return value
+
+
 def _checksum(data: bytes | bytearray | memoryview) -> int:
     view = memoryview(data)
-    return crc32(view[_CRC_AT + 4 :], crc32(view[:_CRC_AT]))
+    return checksum(view[:_CHECKSUM_AT], view[_CHECKSUM_AT + 4 :])
 
 
 class ImageBuilder:
@@ -126,7 +139,7 @@ class ImageBuilder:
             *(_MAGIC, 2, 1, 1, OSABI, 0, 0, _ET_REL, _EM_X86_64, 1, 0, 0, table_at, E_FLAGS_MODULE),
             *(_HEADER.size, 0, 0, _SECTION.size, count, count - 1),
         )
-        _CRC.pack_into(out, _CRC_AT, _checksum(out))
+        _CHECKSUM.pack_into(out, _CHECKSUM_AT, _checksum(out))
         return bytes(out)
 
     def _sections_into(self, out: bytearray, names: bytearray, headers: list[bytes]) -> None:
@@ -186,13 +199,13 @@ class Image:
         if size < _HEADER.size or bytes(data[:4]) != _MAGIC:
             raise WasmtimeError("not a compiled module: the file does not start as an ELF file")
         fields = _HEADER.unpack_from(data)
-        elf_class, order, osabi, crc, kind, machine = (fields[k] for k in (1, 2, 4, 6, 7, 8))
+        elf_class, order, osabi, check, kind, machine = (fields[k] for k in (1, 2, 4, 6, 7, 8))
         table_at, flags, entry, count, names = (fields[k] for k in (12, 13, 17, 18, 19))
         if elf_class != 2 or order != 1 or osabi != OSABI or kind != _ET_REL or flags != E_FLAGS_MODULE:
             raise WasmtimeError("not a compiled module: an ELF file, but not one that wasmforge wrote")
         if machine != _EM_X86_64:
             raise WasmtimeError(f"compiled module for another machine (ELF machine {machine}, here {_EM_X86_64})")
-        if not undamaged and crc != _checksum(data):
+        if not undamaged and check != _checksum(data):
             raise WasmtimeError("damaged compiled module: its checksum does not match; compile the module again")
         if entry != _SECTION.size or table_at + count * entry > size or not names < count:
             raise WasmtimeError("damaged compiled module: the section table lies outside the file")

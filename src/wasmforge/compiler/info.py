@@ -11,10 +11,9 @@ always give the same bytes; strings are stored as UTF-8 because interning shows 
 from __future__ import annotations
 
 import marshal
-from bisect import bisect_right
-from struct import Struct
-from zlib import crc32
+from _struct import Struct
 
+from wasmforge.compiler.image import checksum
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.externs import Export, Import, ImportType, SegmentMode
 from wasmforge.syntax.record import NamedTuple
@@ -175,6 +174,8 @@ class CompiledModuleInfo:
 
     def function_at(self, text_offset: int) -> int | None:
         """The defined function whose machine code holds `text_offset`, or None (a trampoline, padding)."""
+        from bisect import bisect_right  # not before the first backtrace
+
         packed = memoryview(self.packed_function_ranges).cast("I")[::2]
         # Functions are laid out in index order, so their starts are sorted.
         k = bisect_right(packed, text_offset) - 1
@@ -217,13 +218,13 @@ class CompiledModuleInfo:
             ),
             2,
         )
-        return _CRC.pack(crc32(body)) + body
+        return _CRC.pack(checksum(body)) + body
 
     @classmethod
     def decode(cls, data: bytes | memoryview) -> CompiledModuleInfo:
         """Reads what `encode` wrote. Raises `WasmtimeError` when it is damaged."""
         view = memoryview(data)
-        if len(view) < _CRC.size or _CRC.unpack_from(view)[0] != crc32(view[_CRC.size :]):
+        if len(view) < _CRC.size or _CRC.unpack_from(view)[0] != checksum(view[_CRC.size :]):
             raise WasmtimeError("damaged compiled module: the checksum of its module record does not match")
         try:
             return cls._from_fields(marshal.loads(view[_CRC.size :]))

@@ -5,7 +5,7 @@ leads from a `StoreCodePC` to the module and its function for backtraces, and ow
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from _bisect import bisect_right, insort_right
 
 from wasmforge.runtime.lock import LOCK
 from wasmforge.syntax.errors import WasmtimeError
@@ -54,7 +54,7 @@ def register_code(start: int, length: int, code: Code) -> None:
             raise ValueError(f"code at {start:#x} overlaps registered code")
         _ranges[start] = (start + length, code)  # first, so that after a Ctrl-C in here `unregister_code` still works
         _gates.register_code(start, start + length)
-        insort(_starts, start)  # looked up again: a collection meanwhile may have removed others
+        insort_right(_starts, start)  # looked up again: a collection meanwhile may have removed others
 
 
 def unregister_code(start: int, code: Code) -> None:

@@ -5,7 +5,7 @@ and host functions register types; vmctx records, import checks and `VMFuncRef`s
 
 from __future__ import annotations
 
-from struct import pack
+from _struct import pack
 
 from wasmforge.runtime.libc import address_of
 from wasmforge.runtime.lifetime import died, undo_after

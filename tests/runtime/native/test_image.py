@@ -40,7 +40,19 @@ def environment(child_environment: dict[str, str], tmp_path: Path) -> dict[str, 
     return {**child_environment, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
 
 
+def known(environment: dict[str, str]) -> list[Path]:
+    """Copies of the image under the state of the sources, which are looked for first."""
+    return list(Path(environment["XDG_CACHE_HOME"]).glob("wasmforge/known-gates-*.bin"))
+
+
 def start(environment: dict[str, str], script: str = SCRIPT) -> str:
+    """Runs a process that does not know the sources' state."""
+    for file in known(environment):
+        file.unlink()
+    return start_again(environment, script)
+
+
+def start_again(environment: dict[str, str], script: str = SCRIPT) -> str:
     result = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -66,7 +78,7 @@ def test_image_is_cached_and_found_without_llvmlite(environment: dict[str, str],
     assert start(environment) == "built False", "the compiler runs in a child"
     file = cached(environment)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert list(file.parent.iterdir()) == [file], "no temporary files are left"
+    assert {*file.parent.iterdir()} == {file, *known(environment)}, "no temporary files are left"
     assert file.read_bytes() == image, "the build is deterministic"
     assert start(environment) == "found False"
 
@@ -95,6 +107,31 @@ def test_damaged_cache_is_rebuilt(environment: dict[str, str], image: bytes, dam
     if damage != "directory":
         assert file.read_bytes() == good
         assert start(environment) == "found False"
+
+
+@pytest.mark.parametrize("attack", ["none", "empty", "flipped", "other key", "mode", "link", "source"])
+def test_the_copy_by_state_of_the_sources(environment: dict[str, str], image: bytes, attack: str) -> None:
+    good_file = seed(environment, image)
+    assert start_again(environment) == "found False"
+    (file,) = known(environment)
+    good = file.read_bytes()
+    good_file.unlink()  # so that a copy that is not used is built again
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 1
+    if attack == "mode":
+        file.chmod(0o602)
+    elif attack == "link":
+        file.rename(file.with_name("elsewhere"))
+        file.symlink_to(file.with_name("elsewhere"))
+    elif attack == "source":  # made of other sources, under this name
+        file.write_bytes(image)
+    elif attack != "none":
+        file.write_bytes({"empty": b"", "flipped": bytes(flipped), "other key": good[:20] + b"x" + good[21:]}[attack])
+    assert start_again(environment) == ("found False" if attack == "none" else "built False")
+    assert known(environment) == [file]
+    assert file.read_bytes() == good
+    assert not file.is_symlink()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_attack_file_that_others_may_write(environment: dict[str, str], image: bytes) -> None:

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import os
 import time
-from struct import Struct
-from zlib import crc32
+from _struct import Struct
 
 from wasmforge.compiler.compatibility import COMPILER_VERSION, FORMAT_VERSION
 from wasmforge.compiler.fingerprint import fingerprint
+from wasmforge.compiler.image import checksum
 from wasmforge.compiler.target import TRIPLE, host_level
 from wasmforge.runtime.cache.trust import UntrustedError, open_directory, open_file
 from wasmforge.runtime.code_memory import CodeMemory, FileSource
@@ -139,7 +139,7 @@ class ImageCache:
                 report("the compiler's sources were changed while it ran")
                 return False
             trailer = TRAILER.pack(TRAILER_MAGIC, len(image), key, 0)[:-4]
-            write(self.settings, key.hex() + SUFFIX, (image, trailer, crc32(trailer).to_bytes(4, "little")))
+            write(self.settings, key.hex() + SUFFIX, (image, trailer, checksum(trailer).to_bytes(4, "little")))
         except (UntrustedError, OSError) as error:
             report(error)
             return False
@@ -189,7 +189,7 @@ def _check_trailer(fd: int, key: bytes) -> int:
     """The length of the image in an entry. Raises WasmtimeError when the entry is damaged or another's."""
     size = os.fstat(fd).st_size
     trailer = os.pread(fd, TRAILER.size, max(size - TRAILER.size, 0))
-    if len(trailer) != TRAILER.size or crc32(trailer[:-4]) != int.from_bytes(trailer[-4:], "little"):
+    if len(trailer) != TRAILER.size or checksum(trailer[:-4]) != int.from_bytes(trailer[-4:], "little"):
         raise WasmtimeError("damaged cache entry: its end is missing")
     magic, length, found, _ = TRAILER.unpack(trailer)
     if magic != TRAILER_MAGIC or length != size - TRAILER.size or length == 0:

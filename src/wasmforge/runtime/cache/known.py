@@ -15,9 +15,9 @@ from __future__ import annotations
 import os
 import stat
 import time
-from struct import Struct
-from zlib import crc32
+from _struct import Struct
 
+from wasmforge.compiler.image import checksum
 from wasmforge.runtime.cache import KNOWN_SUFFIX, find, identity_of, report
 from wasmforge.runtime.cache.trust import UntrustedError, open_directory, open_file
 
@@ -86,7 +86,7 @@ class KnownFile:
             data = os.read(fd, _RECORD.size + 4)
         finally:
             os.close(fd)
-        if len(data) != _RECORD.size + 4 or crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        if len(data) != _RECORD.size + 4 or checksum(data[:-4]) != int.from_bytes(data[-4:], "little"):
             return
         fields = _RECORD.unpack_from(data)
         if fields[0] != _MAGIC or fields[1:6] != self._identity:
@@ -116,7 +116,7 @@ class KnownFile:
                 from wasmforge.runtime.cache.storing import write_file
 
                 data = _RECORD.pack(_MAGIC, *self._identity, key, *image, _boot_id())
-                write_file(directory, self._name, (data, crc32(data).to_bytes(4, "little")))
+                write_file(directory, self._name, (data, checksum(data).to_bytes(4, "little")))
             finally:
                 os.close(directory)
         except (UntrustedError, OSError) as error:

@@ -13,6 +13,7 @@ from itertools import count
 
 from wasmforge.compiler import environ
 from wasmforge.compiler.trap import TrapKind
+from wasmforge.runtime.native.objects import PyObject
 from wasmforge.syntax import types
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import re
     from typing import Final
 
-__all__ = ["CONSTANTS", "MAX_BACKTRACE", "EntryFrame", "GateFrame", "PyObject", "TrapRecord", "assembly", "expand"]
+__all__ = ["CONSTANTS", "MAX_BACKTRACE", "EntryFrame", "GateFrame", "TrapRecord", "assembly", "expand"]
 
 MAX_BACKTRACE: Final = 64
 """Program counters that a backtrace keeps; Wasmtime's `wasm_backtrace_max_frames` is 20 by default."""
@@ -55,16 +56,6 @@ class GateFrame:
     KEPT: Final = -32  # of builtins that keep registers: seven words, downwards
     KEPT_LOW: Final = -96
     TOP: Final = 16  # HOST_SP minus rbp
-
-
-class PyObject:
-    """CPython's objects as far as the gates look into them, which they do only in an interpreter that `objects.py` has
-    seen to use this layout."""
-
-    REFERENCES: Final = 0
-    TYPE: Final = 8
-    INT_TAG: Final = 16  # of an int: tells its sign and the number of its digits
-    INT_DIGIT: Final = 24  # u32, the lowest 30 bits
 
 
 class TrapRecord:

@@ -8,9 +8,10 @@ nothing else is relocated.
 
 from __future__ import annotations
 
-import struct
-import zlib
+import _struct as struct
+import marshal
 
+from wasmforge.compiler.image import checksum
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.record import record
 
@@ -21,12 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["GatesImage", "decode", "encode", "link"]
 
 PAGE: Final = 4096
-MAGIC: Final = b"WFGATES\1"
+MAGIC: Final = b"WFGATES\2"
 
-_HEADER: Final = struct.Struct(
-    "<8sII32sIIIII"
-)  # magic, crc, total size, key, text, writable, variables, names, imports
-_SYMBOL: Final = struct.Struct("<I")
+_HEADER: Final = struct.Struct("<8sII32sIIII")  # magic, checksum, total size, key, text, text size, writable, names
 
 
 @record(frozen=True, slots=True)
@@ -43,52 +41,31 @@ class GatesImage:
 
 def encode(image: GatesImage) -> bytes:
     """The file: a header page (or more) with the names, then the text, page aligned so that it can be mapped."""
-    names = b"".join(
-        _SYMBOL.pack(offset) + name.encode() + b"\0"
-        for table in (image.imports, image.symbols)
-        for name, offset in table.items()
-    )
+    names = marshal.dumps((image.imports, image.symbols), 2)
     head_size = -(-(_HEADER.size + len(names)) // PAGE) * PAGE
     total = head_size + len(image.text)
 
-    def header(crc: int) -> bytes:
-        return _HEADER.pack(
-            MAGIC,
-            crc,
-            total,
-            image.key,
-            head_size,
-            len(image.text),
-            image.writable_size,
-            len(image.imports),
-            len(image.symbols),
-        )
+    def header(check: int) -> bytes:
+        return _HEADER.pack(MAGIC, check, total, image.key, head_size, len(image.text), image.writable_size, len(names))
 
-    body = (header(0) + names).ljust(head_size, b"\0") + image.text
-    return header(zlib.crc32(body)) + body[_HEADER.size :]
+    body = names.ljust(head_size - _HEADER.size, b"\0") + image.text
+    return header(checksum(header(0), body)) + body
 
 
 def decode(data: bytes) -> tuple[GatesImage, int]:
     """The image in a file's bytes and the file offset of its text. Raises WasmtimeError when the file is damaged."""
     if len(data) < _HEADER.size:
         raise WasmtimeError("the gates' image is too short")
-    magic, crc, total, key, head_size, text_size, writable_size, imports, symbols = _HEADER.unpack_from(data)
+    magic, check, total, key, head_size, text_size, writable_size, names_size = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise WasmtimeError("not an image of gates, or of another format version")
     if total != len(data) or head_size + text_size != total or head_size % PAGE or text_size % PAGE:
         raise WasmtimeError("the gates' image is cut or its sizes disagree")
-    blank = _HEADER.pack(magic, 0, total, key, head_size, text_size, writable_size, imports, symbols)
-    if zlib.crc32(blank + data[_HEADER.size :]) != crc:
+    blank = _HEADER.pack(magic, 0, total, key, head_size, text_size, writable_size, names_size)
+    if checksum(blank, memoryview(data)[_HEADER.size :]) != check:
         raise WasmtimeError("the gates' image is damaged: wrong checksum")
-    tables: list[dict[str, int]] = [{}, {}]
-    at = _HEADER.size
-    for table, n in zip(tables, (imports, symbols), strict=True):
-        for _ in range(n):
-            (offset,) = _SYMBOL.unpack_from(data, at)
-            end = data.index(b"\0", at + _SYMBOL.size)
-            table[data[at + _SYMBOL.size : end].decode()] = offset
-            at = end + 1
-    return GatesImage(key, data[head_size:], writable_size, tables[0], tables[1]), head_size
+    imports, symbols = marshal.loads(data[_HEADER.size : _HEADER.size + names_size])
+    return GatesImage(key, data[head_size:], writable_size, imports, symbols), head_size
 
 
 # --- Linking ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Finds the image of the gates (in the package, in the cache, or built now by a child process), maps it and fills its
+"""Finds the image of the gates (in the cache, in the package, or built now by a child process), maps it and fills its
 slots. `gates.py` calls it once a process; a process that finds an image never imports LLVM.
 
 THREAT: the cache may lie where others can write (XDG_CACHE_HOME=/tmp, a shared home). Code from there would run with
@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import zlib
+import time
+from _imp import source_hash
 
 from wasmforge.compiler import environ
-from wasmforge.runtime.native.image import GatesImage, decode
+from wasmforge.runtime.native.image import GatesImage, decode, encode
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
@@ -47,13 +48,19 @@ _SOURCES: Final = (
 )
 """The files that the machine code is made from."""
 
+_YOUNG: Final = 2_000_000_000
+"""Nanoseconds. Times of files are coarser than the clock."""
+
+_KEPT: Final = 32
+"""Images that stay in the cache: each of 16 KB, two for each state of the sources."""
+
 _BUILD_TIMEOUT: Final = 120  # seconds; a build takes 0.5
 
 
 def source_key() -> bytes:
     """32 bytes that change when the gates' sources or the contract change: an image made from others is not used."""
-    crc = adler = size = 0
-    for path in (*(os.path.join(_ROOM, name) for name in _SOURCES), environ.__file__):
+    check = size = 0
+    for path in _sources():
         try:
             with open(path, "rb", buffering=0) as file:
                 data = file.read()
@@ -61,10 +68,31 @@ def source_key() -> bytes:
             from wasmforge.version import VERSION
 
             data = VERSION.encode()
-        crc = zlib.crc32(data, crc)
-        adler = zlib.adler32(data, adler)
+        # SipHash, whose key is what came before.
+        check = int.from_bytes(source_hash(check, data), "little") >> 1
         size += len(data)
-    return f"{crc:08x}{adler:08x}{size:016x}".encode()
+    return f"{check:016x}{size:016x}".encode()
+
+
+def _sources() -> tuple[str, ...]:
+    return (*[os.path.join(_ROOM, name) for name in _SOURCES], environ.__file__)
+
+
+def _signature() -> bytes | None:
+    """32 bytes that change when a source may have: by inode, size and times, which take a tenth of the time of reading
+    them. None when a source is missing, or so young that it may change again without changing its times."""
+    facts = []
+    now = time.time_ns()
+    for path in _sources():
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        if abs(now - status.st_ctime_ns) < _YOUNG:
+            return None
+        facts.append((path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    text = repr(facts).encode()
+    return b"".join(source_hash(key, text).hex().encode() for key in (1, 2))
 
 
 class MappedImage:
@@ -81,17 +109,32 @@ class MappedImage:
 
 def load() -> MappedImage:
     """Maps the gates. Raises WasmtimeError when there is no image and none can be built."""
-    key = source_key()
-    for path, owners, writable in _places(key):
-        mapped = _try_file(path, key, owners, writable)
+    signature = _signature()
+    remembered = None if signature is None else _cache_file(signature, "known-gates")
+    if remembered is not None and signature is not None:
+        mapped = _try_file(remembered, signature, (os.geteuid(),))
         if mapped is not None:
             return mapped
-    data = _build()
-    cache = _cache_file(key)
-    image, _ = decode(data)
-    if cache is not None:
-        _store(cache, data)
-    return _map(image, None, 0)
+    key = source_key()
+    for path, owners, writable in _places(key):
+        found = _open_file(path, key, owners, writable)
+        if found is not None:
+            fd, image, text_offset = found
+            try:
+                mapped = _map(image, fd, text_offset)
+            finally:
+                os.close(fd)
+            break
+    else:
+        data = _build()
+        cache = _cache_file(key)
+        image, _ = decode(data)
+        if cache is not None:
+            _store(cache, data)
+        mapped = _map(image, None, 0)
+    if remembered is not None and signature is not None:
+        _store(remembered, encode(GatesImage(signature, image.text, image.writable_size, image.imports, image.symbols)))
+    return mapped
 
 
 def locate() -> str | None:
@@ -117,14 +160,15 @@ def _places(key: bytes) -> list[tuple[str, tuple[int, ...], int]]:
     return places
 
 
-def _cache_file(key: bytes) -> str | None:
+def _cache_file(key: bytes, kind: str = "gates") -> str | None:
+    """Where the cache keeps the image with a key: by contents of the sources, or (`known-gates`) by their state."""
     root = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(root):  # the XDG specification: relative paths are ignored
         home = os.path.expanduser("~")
         if not os.path.isabs(home):
             return None
         root = os.path.join(home, ".cache")
-    return os.path.join(root, "wasmforge", f"gates-{key.decode()}.bin")
+    return os.path.join(root, "wasmforge", f"{kind}-{key.decode()}.bin")
 
 
 def _try_file(path: str, key: bytes, owners: tuple[int, ...], writable: int = 0) -> MappedImage | None:
@@ -149,10 +193,10 @@ def _open_file(path: str, key: bytes, owners: tuple[int, ...], writable: int) ->
     trusted = stat.S_ISREG(status.st_mode) and status.st_uid in owners and not status.st_mode & 0o022 & ~writable
     if trusted and status.st_size <= 1 << 20:
         try:
-            image, text_offset = decode(os.read(fd, 1 << 20))
+            image, text_offset = decode(os.read(fd, status.st_size))
             if image.key == key:
                 return fd, image, text_offset
-        except (WasmtimeError, ValueError, OSError):
+        except (WasmtimeError, EOFError, TypeError, ValueError, OSError):
             pass
     os.close(fd)
     return None
@@ -172,6 +216,18 @@ def _store(path: str, data: bytes) -> None:
             os.replace(temporary, path)
         except OSError:
             os.unlink(temporary)
+        _remove_old(os.path.dirname(path))
+
+
+def _remove_old(directory: str) -> None:
+    """Removes what sources of long ago have left, and processes that were killed. Raises OSError."""
+    with os.scandir(directory) as entries:
+        ours = [
+            e for e in entries if e.name.startswith(("gates-", "known-gates-")) and e.is_file(follow_symlinks=False)
+        ]
+    ours.sort(key=lambda e: -e.stat(follow_symlinks=False).st_mtime_ns)
+    for entry in ours[_KEPT:]:
+        os.unlink(entry.path)
 
 
 def _build() -> bytes:

@@ -8,8 +8,6 @@ its type, and both words by which an int of one digit is known.
 
 from __future__ import annotations
 
-from wasmforge.runtime.native.emission import PyObject
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ctypes
@@ -17,7 +15,17 @@ if TYPE_CHECKING:
 else:
     from wasmforge.runtime import ffi as ctypes
 
-__all__ = ["int_tags"]
+__all__ = ["PyObject", "int_tags"]
+
+
+class PyObject:
+    """CPython's objects as far as the gates look into them."""
+
+    REFERENCES: Final = 0
+    TYPE: Final = 8
+    INT_TAG: Final = 16  # of an int: tells its sign and the number of its digits
+    INT_DIGIT: Final = 24  # u32, the lowest 30 bits
+
 
 _HEAD_SIZE: Final = 16  # reference count and type
 _DIGIT_LIMIT: Final = 1 << 30

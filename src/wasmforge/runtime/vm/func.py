@@ -4,8 +4,8 @@ that wasm can call. Instances and the embedder make them; the gates read the rec
 
 from __future__ import annotations
 
+from _struct import Struct
 from _weakref import ref
-from struct import Struct
 
 from wasmforge.compiler.environ import (
     CALL_FLAG_RAW,

@@ -4,7 +4,7 @@ Compiled code reads and writes the cell itself; importers hold its address.
 
 from __future__ import annotations
 
-from struct import Struct
+from _struct import Struct
 
 from wasmforge.compiler.environ import VALRAW_SIZE
 from wasmforge.syntax.errors import WasmtimeError

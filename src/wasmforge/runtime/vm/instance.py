@@ -5,7 +5,7 @@ record by its address.
 
 from __future__ import annotations
 
-from struct import Struct, pack
+from _struct import Struct, pack
 
 from wasmforge.compiler.environ import VMCONTEXT_MAGIC, VMContextOffsets, VMFuncRef
 from wasmforge.runtime.libc import address_of

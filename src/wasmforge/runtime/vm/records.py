@@ -8,7 +8,7 @@ arena's own chunks, so that a wrong address raises instead of corrupting the pro
 
 from __future__ import annotations
 
-from struct import Struct
+from _struct import Struct
 
 from wasmforge.runtime.mapping import Mmap
 
