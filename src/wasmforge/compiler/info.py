@@ -11,6 +11,7 @@ always give the same bytes; strings are stored as UTF-8 because interning shows 
 from __future__ import annotations
 
 import marshal
+from _bisect import bisect_right
 from _struct import Struct
 
 from wasmforge.compiler.image import checksum
@@ -174,8 +175,6 @@ class CompiledModuleInfo:
 
     def function_at(self, text_offset: int) -> int | None:
         """The defined function whose machine code holds `text_offset`, or None (a trampoline, padding)."""
-        from bisect import bisect_right  # not before the first backtrace
-
         packed = memoryview(self.packed_function_ranges).cast("I")[::2]
         # Functions are laid out in index order, so their starts are sorted.
         k = bisect_right(packed, text_offset) - 1

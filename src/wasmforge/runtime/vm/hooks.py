@@ -12,15 +12,17 @@ from wasmforge.runtime.vm.traps import make_trap, pending_backtrace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
     from typing import Final, NoReturn
 
+    from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime.module_registry import ModuleRegistry
     from wasmforge.runtime.native import Gates
+    from wasmforge.runtime.vm.backtrace import Backtrace
 
 __all__ = ["install"]
 
 MAX_NOTES: Final = 16
+_MEMORY_OUT_OF_BOUNDS: Final = 1  # TrapKind's, which only programs that trap need
 
 _installed = False
 
@@ -44,27 +46,27 @@ def _registry(store_id: int) -> ModuleRegistry | None:
     return None if store is None else store.registry
 
 
-_modules: tuple[ModuleType, ModuleType] | None = None  # only needed by programs that trap
+_Backtrace: type[Backtrace] | None = None  # only needed by programs that trap
+_kinds: tuple[TrapKind, ...] = ()
 
 
-def _load() -> tuple[ModuleType, ModuleType]:
-    global _modules
-    from wasmforge.compiler import trap
-    from wasmforge.runtime.vm import backtrace
+def _load() -> type[Backtrace]:
+    global _Backtrace, _kinds
+    from wasmforge.compiler.trap import TRAP_KINDS
+    from wasmforge.runtime.vm.backtrace import Backtrace
 
-    _modules = (trap, backtrace)
-    return _modules
+    _kinds = TRAP_KINDS
+    _Backtrace = Backtrace
+    return Backtrace
 
 
 def _on_trap(store_id: int, kind: int, fault_address: int, pcs: tuple[int, ...], omitted: int) -> NoReturn:
-    codes, backtraces = _modules or _load()
-    backtrace = backtraces.Backtrace(_registry(store_id), pcs, omitted, store_id)
-    if fault_address:
-        if kind == codes.TrapKind.MEMORY_OUT_OF_BOUNDS:
-            kind = fault_kinds.get(pcs[0]) or _trap_of_fault(pcs[0])
-            backtrace.fault = _memory_fault(store_id, fault_address)
+    backtrace = (_Backtrace or _load())(_registry(store_id), pcs, omitted, store_id)
+    if fault_address and kind == _MEMORY_OUT_OF_BOUNDS:
+        kind = fault_kinds.get(pcs[0]) or _trap_of_fault(pcs[0])
+        _note_fault(store_id, fault_address, backtrace)
     # No local variable may hold the exception: its traceback has this frame, and the store would be in the cycle.
-    raise make_trap(codes.TRAP_KINDS[kind], backtrace)
+    raise make_trap(_kinds[kind], backtrace)
 
 
 def _trap_of_fault(pc: int) -> int:
@@ -82,16 +84,16 @@ def _trap_of_fault(pc: int) -> int:
     return kind
 
 
-def _memory_fault(store_id: int, fault_address: int) -> tuple[int, int] | None:
-    """Where in a memory an access faulted, and the length of the memory; None if it was in no memory."""
+def _note_fault(store_id: int, fault_address: int, backtrace: Backtrace) -> None:
+    """Notes what tells later where in a memory an access faulted: its length may be another one then."""
     weak = _stores.get(store_id)
     store = None if weak is None else weak()
     if store is not None:
         for memory in store.memories:
             reservation = memory.reservation
             if 0 <= fault_address - reservation.address < reservation.length:
-                return fault_address - memory.base, memory.byte_length
-    return None
+                backtrace.fault = fault_address - memory.base, memory.byte_length
+                return
 
 
 def _on_exception(store_id: int, exception: BaseException, pcs: tuple[int, ...], omitted: int) -> None:
