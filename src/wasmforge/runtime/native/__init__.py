@@ -14,7 +14,7 @@ Interface (`from wasmforge.runtime.native import gates, StackPool, Stack`)
     g.register_memory(start, end), g.unregister_memory(start)      whole reservation, guards included
     g.hook_signals()                at every instance creation; a few µs; main thread or not
     g.set_hooks(on_trap=, on_exception=, box_ref=, unbox_ref=)     each optional; kept until replaced
-        on_trap(store_id, kind, fault_address, pcs, omitted)        must raise
+        on_trap(store_id, kind, fault_address, pcs, omitted)        returns the exception, or raises one
         on_exception(store_id, exception, pcs, omitted)             returns; the gate then raises `exception` again
         box_ref(store_id, value_type, word) -> object               word is not 0 (null is None without the hook)
         unbox_ref(store_id, value_type, object) -> int              object is not None; a TypeError from it becomes

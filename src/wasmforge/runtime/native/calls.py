@@ -277,7 +277,7 @@ done:
   ret ptr %result
 }
 
-; 1: a trap, no exception is set and on_trap must raise one. 2: an exception is set; on_exception sees it and it goes
+; 1: a trap, no exception is set and on_trap makes one. 2: an exception is set; on_exception sees it and it goes
 ; on.
 define internal void @raise_outcome(ptr %context, ptr %record, i32 %outcome) cold noinline nounwind {
   %arguments = alloca [6 x ptr]
@@ -322,7 +322,17 @@ trap.call:
 trap.vectorcall:
   %trap.result = call ptr @PyObject_Vectorcall(ptr %trap.hook, ptr %at1, i64 -9223372036854775803, ptr null)
   %trap.raised = icmp eq ptr %trap.result, null
-  br i1 %trap.raised, label %trap.release, label %trap.silent
+  br i1 %trap.raised, label %trap.release, label %trap.made
+trap.made:
+  %trap.nothing = icmp eq ptr %trap.result, @_Py_NoneStruct
+  br i1 %trap.nothing, label %trap.silent, label %trap.set
+trap.set:
+  ; Raised here and not by the hook: that would make a frame and a traceback, which cost as much as the exception.
+  %trap.type = call ptr @PyObject_Type(ptr %trap.result)
+  call void @PyErr_SetObject(ptr %trap.type, ptr %trap.result)
+  call void @Py_DecRef(ptr %trap.type)
+  call void @Py_DecRef(ptr %trap.result)
+  br label %trap.release
 trap.silent:
   call void @Py_DecRef(ptr %trap.result)
   %system.error = load ptr, ptr @PyExc_SystemError
@@ -409,7 +419,7 @@ TEXTS: Final = {
     "arity": "%s() takes %zd arguments (%zd given)",
     "arity.one": "%s() takes %zd argument (%zd given)",
     "recursion": "maximum recursion depth exceeded: too many calls between Python and wasm are open on this thread",
-    "silent": "the trap hook of the runtime returned instead of raising",
+    "silent": "the trap hook of the runtime returned no exception",
 }
 
 

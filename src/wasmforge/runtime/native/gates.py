@@ -137,7 +137,7 @@ class Gates:
     def set_hooks(
         self,
         *,
-        on_trap: Callable[[int, int, int, tuple[int, ...], int], None] | None = None,
+        on_trap: Callable[[int, int, int, tuple[int, ...], int], BaseException | None] | None = None,
         on_exception: Callable[[int, BaseException, tuple[int, ...], int], None] | None = None,
         on_stop: Callable[[int], None] | None = None,
         box_ref: Callable[[int, int, int], object] | None = None,

@@ -32,6 +32,7 @@ FUNCTION_IMPORTS: Final = {
     "PyErr_NormalizeException": "void (ptr, ptr, ptr)",
     "PyErr_Occurred": "ptr ()",
     "PyErr_Restore": "void (ptr, ptr, ptr)",
+    "PyErr_SetObject": "void (ptr, ptr)",
     "PyErr_SetString": "void (ptr, ptr)",
     "PyEval_RestoreThread": "void (ptr)",
     "PyEval_SaveThread": "ptr ()",

@@ -12,7 +12,7 @@ from wasmforge.runtime.vm.traps import make_trap, pending_backtrace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final, NoReturn
+    from typing import Final
 
     from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime.module_registry import ModuleRegistry
@@ -60,13 +60,22 @@ def _load() -> type[Backtrace]:
     return Backtrace
 
 
-def _on_trap(store_id: int, kind: int, fault_address: int, pcs: tuple[int, ...], omitted: int) -> NoReturn:
-    backtrace = (_Backtrace or _load())(_registry(store_id), pcs, omitted, store_id)
+def _on_trap(store_id: int, kind: int, fault_address: int, pcs: tuple[int, ...], omitted: int) -> BaseException:
+    """The exception for a trap, which the gate raises: no traceback has a frame of this function."""
+    weak = _stores.get(store_id)
+    store = None if weak is None else weak()
+    # Without a store, which is being destroyed, the trap is more important than its frames.
+    backtrace = (_Backtrace or _load())(None if store is None else store.registry, pcs, omitted, store_id)
     if fault_address and kind == _MEMORY_OUT_OF_BOUNDS:
         kind = fault_kinds.get(pcs[0]) or _trap_of_fault(pcs[0])
-        _note_fault(store_id, fault_address, backtrace)
-    # No local variable may hold the exception: its traceback has this frame, and the store would be in the cycle.
-    raise make_trap(_kinds[kind], backtrace)
+        if store is not None:
+            # Now, because the length may be another one when somebody looks.
+            for memory in store.memories:
+                reservation = memory.reservation
+                if 0 <= fault_address - reservation.address < reservation.length:
+                    backtrace.fault = fault_address - memory.base, memory.byte_length
+                    break
+    return make_trap(_kinds[kind], backtrace)
 
 
 def _trap_of_fault(pc: int) -> int:
@@ -82,18 +91,6 @@ def _trap_of_fault(pc: int) -> int:
         raise SystemError(f"wasmforge: compiled code faulted at text offset {offset:#x}, where nothing may fault")
     fault_kinds[pc] = kind
     return kind
-
-
-def _note_fault(store_id: int, fault_address: int, backtrace: Backtrace) -> None:
-    """Notes what tells later where in a memory an access faulted: its length may be another one then."""
-    weak = _stores.get(store_id)
-    store = None if weak is None else weak()
-    if store is not None:
-        for memory in store.memories:
-            reservation = memory.reservation
-            if 0 <= fault_address - reservation.address < reservation.length:
-                backtrace.fault = fault_address - memory.base, memory.byte_length
-                return
 
 
 def _on_exception(store_id: int, exception: BaseException, pcs: tuple[int, ...], omitted: int) -> None:
