@@ -57,6 +57,7 @@ from wasmforge import (
 from wasmforge import Limits as ApiLimits
 from wasmforge import TableType as ApiTableType
 from wasmforge.binary import decode, encode, encode_expression, instructions
+from wasmforge.syntax.features import ALL_FEATURES
 from wasmforge.syntax.instructions import BY_MNEMONIC, INSTRUCTIONS, Immediate, Instruction, InstructionRow
 from wasmforge.syntax.module import DataSegment, ElementSegment, Export, Expression, FunctionBody, SegmentMode
 from wasmforge.syntax.module import Global as GlobalDefinition
@@ -123,7 +124,7 @@ def suite_seeds(largest: int, files: int | None = None) -> list[bytes]:
 def _valid(make: Callable[[], bytes]) -> bytes | None:
     try:
         data = make()
-        validate(decode(data))
+        validate(decode(data), ALL_FEATURES)
     except WasmtimeError:
         return None
     return data

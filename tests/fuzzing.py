@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from tests.building import assemble, one_function, rich_module
 from wasmforge.binary import decode, encode, encode_instruction
 from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.features import ALL_FEATURES
 from wasmforge.syntax.instructions import INSTRUCTIONS, Immediate, InstructionRow
 from wasmforge.syntax.module import CustomSection, Module, NameSection
 from wasmforge.syntax.types import FUNCREF, I32
@@ -127,6 +128,8 @@ def every_instruction() -> bytes:
     for row in INSTRUCTIONS:
         if row.mnemonic in ("block", "loop", "if"):
             out += b"\x00" + sample(row) + b"\x0b"
+        elif row.mnemonic == "br_on_non_null":  # whose label takes the reference
+            out += b"\x02\x70\x00" + sample(row) + b"\x00\x0b\x1a"
         elif row.mnemonic not in ("else", "end"):
             out += b"\x02\x40\x00" + sample(row) + b"\x00\x0b"
     return bytes(out) + assemble("i32.const 1; if i32; i32.const 1; else; i32.const 2; end; drop")
@@ -166,7 +169,7 @@ def mutants(count: int, seed: int) -> Iterator[bytes]:
 def check(data: bytes) -> str:
     """Decodes and validates. Returns "valid" or the class of the error; other exceptions pass through."""
     try:
-        validate(decode(data))
+        validate(decode(data), ALL_FEATURES)
     except WasmtimeError as error:
         return type(error).__name__
     return "valid"

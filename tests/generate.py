@@ -551,7 +551,7 @@ class ModuleMaker:
         self.by_result: dict[ValType, list[InstructionRow]] = {t: [] for t in NUMBERS}
         for row in PLAIN:
             assert row.results is not None
-            if not row.mnemonic.startswith("table"):
+            if not row.mnemonic.startswith("table") and row.results[0] in self.by_result:
                 self.by_result[row.results[0]].append(row)
         self.host_type = FuncType((I32, I64, F32, F64), (I64, F64))
         self.types = [self.host_type] + [self.signature() for _ in range(4)]

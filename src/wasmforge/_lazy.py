@@ -97,7 +97,7 @@ class LazyFunctions:
         self._module = module
         self._facts = facts
         self._compile_all = compile_all
-        self._context = Context(module, self.func_refs, tunables, slots=True)
+        self._context = Context(module, self.func_refs, facts.tail_callers, tunables, slots=True)
         self._idle: list[Compiler] = []
 
     def compile(self, defined: int) -> CompiledFunction:

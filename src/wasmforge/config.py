@@ -210,7 +210,14 @@ class Config(Managed):
     wasm_bulk_memory = _always("wasm_bulk_memory", "bulk memory operations are")
     wasm_multi_value = _always("wasm_multi_value", "functions with several results are")
     wasm_threads = _missing("wasm_threads", "threads are")
-    wasm_tail_call = _missing("wasm_tail_call", "tail calls are")
+    wasm_tail_call = _feature(Feature.TAIL_CALL, "Tail calls")
+    wasm_function_references = _feature(
+        Feature.FUNCTION_REFERENCES, "Typed function references, and types that refer to types"
+    )
+    wasm_wide_arithmetic = _feature(Feature.WIDE_ARITHMETIC, "Instructions on integers of 128 bits")
+    wasm_extended_const = _feature(
+        Feature.EXTENDED_CONST, "Addition, subtraction and multiplication in constant expressions"
+    )
     wasm_simd = _feature(Feature.SIMD, "Vector instructions and the type v128")
     wasm_relaxed_simd = _feature(Feature.RELAXED_SIMD, "Vector instructions whose results depend on the processor")
 

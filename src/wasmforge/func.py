@@ -11,7 +11,7 @@ from wasmforge.runtime import VMFunction, VMInstance, VMStore
 from wasmforge.runtime.store import require
 from wasmforge.store import Store, check_store, context
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import REFERENCE_TYPES
+from wasmforge.syntax.types import is_reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,10 +68,11 @@ class Func:
 
     def type(self, store: Storelike) -> FuncType:
         """The type of the function."""
-        from wasmforge.types import FuncType
+        from wasmforge.types import FuncType, _owner_in
 
         check_store(store, self._vm.id)
-        return FuncType._wrap(self._function.type)
+        ty = self._function.type
+        return FuncType._wrap(ty, _owner_in(self._vm, ty))
 
     def __call__(self, store: Storelike, *params: Any) -> Any:
         """Call the function.
@@ -108,7 +109,7 @@ class Func:
 
     def _make_call(self) -> Callable[..., Any]:
         call = self._function.make_callable(self._function.name or "func")
-        if REFERENCE_TYPES.isdisjoint(self._function.type.params):
+        if not any(map(is_reference, self._function.type.params)):
             return call  # a `Val` of a number converts itself
 
         from wasmforge.values import plain_reference
@@ -185,7 +186,11 @@ def host_function(vm: VMStore, ty: FuncType, func: Callable[..., Any], access_ca
     if not callable(func):
         raise TypeError(f"expected a callable, got {type(func).__name__}")
     name = getattr(func, "__name__", None) or type(func).__name__
-    if not REFERENCE_TYPES.isdisjoint(ty._type.results):
+    if ty._owner is not None:
+        from wasmforge.types import _check_engine
+
+        _check_engine(vm, ty._owner)
+    if any(map(is_reference, ty._type.results)):
         func = _with_plain_results(func)
     if not access_caller:
         return vm.new_function(ty._type, func, name=name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from wasmforge.store import check_store, context
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.types import GlobalType
+from wasmforge.syntax.types import representation
+from wasmforge.types import GlobalType, _check_engine, _owner_in
 from wasmforge.values import Val, to_python
 
 TYPE_CHECKING = False
@@ -35,6 +36,7 @@ class Global:
         vm = context(store)
         if not isinstance(ty, GlobalType):
             raise TypeError("expected a GlobalType")
+        _check_engine(vm, ty._owner)
         self._global = vm.new_global(ty._type, to_python(vm, ty._type.content, val))
 
     @classmethod
@@ -49,13 +51,14 @@ class Global:
 
     def type(self, store: Storelike) -> GlobalType:
         """The type of the variable."""
-        return GlobalType._wrap(self._checked(store).type)
+        global_ = self._checked(store)
+        return GlobalType._wrap(global_.type, _owner_in(global_.store, global_.type))
 
     def value(self, store: Storelike) -> Any:
         """The present value. A null reference comes as a null `Val`, which equals None, as in the wasmtime package."""
         global_ = self._checked(store)
         value = global_.get()
-        return Val(global_.type.content, None) if value is None else value
+        return Val(representation(global_.type.content), None) if value is None else value
 
     def set_value(self, store: Storelike, val: Any) -> None:
         """Change the value.

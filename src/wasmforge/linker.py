@@ -167,7 +167,7 @@ class Linker(Managed):
         compiled = module._open()
         imports = self._imports(store, module)
         for k, export in enumerate(compiled.info.exports):
-            ty = export_type(compiled.info, k)
+            ty = export_type(compiled, k)
             if isinstance(ty, FuncType):
                 command = _command(compiled, imports, export.name)
                 self._insert(name, export.name, host_function(vm, ty, command, access_caller=True))

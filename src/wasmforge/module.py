@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from os import PathLike
 
-    from wasmforge.compiler.info import CompiledModuleInfo
     from wasmforge.runtime.cache.known import KnownFile
     from wasmforge.types import ExportType, ExternType, ImportType
 
@@ -145,16 +144,16 @@ class Module(Managed):
         """What the module needs, in the order in which `Instance` wants it."""
         from wasmforge.types import ImportType
 
-        info = self._open().info
-        return [ImportType._new(i.module, i.name, import_type(info, k)) for k, i in enumerate(info.imports)]
+        module = self._open()
+        return [ImportType._new(i.module, i.name, import_type(module, k)) for k, i in enumerate(module.info.imports)]
 
     @property
     def exports(self) -> list[ExportType]:
         """What the module offers, in its own order."""
         from wasmforge.types import ExportType
 
-        info = self._open().info
-        return [ExportType._new(e.name, export_type(info, k)) for k, e in enumerate(info.exports)]
+        module = self._open()
+        return [ExportType._new(e.name, export_type(module, k)) for k, e in enumerate(module.info.exports)]
 
     def serialize(self) -> bytearray:
         """The compiled module as bytes: an ELF image with machine code and tables, for `deserialize` or a file."""
@@ -231,25 +230,28 @@ def _to_wasm(wasm: str | bytes | bytearray) -> bytes:
     return bytes(wasm)
 
 
-def import_type(info: CompiledModuleInfo, k: int) -> ExternType:
+def import_type(module: CompiledModule, k: int) -> ExternType:
     """The type of import `k`."""
     from wasmforge.types import _wrap_extern_type
 
-    ty = info.imports[k].type
-    return _wrap_extern_type(info.types[ty] if isinstance(ty, int) else ty)
+    ty = module.info.imports[k].type
+    types = module.engine_code.signatures()
+    return _wrap_extern_type(types.function_type(ty) if isinstance(ty, int) else types.close_extern(ty), types)
 
 
-def export_type(info: CompiledModuleInfo, k: int) -> ExternType:
+def export_type(module: CompiledModule, k: int) -> ExternType:
     """The type of export `k`."""
     from wasmforge.types import _wrap_extern_type
 
+    info = module.info
     export = info.exports[k]
+    types = module.engine_code.signatures()
     if export.kind == ExternKind.FUNC:
-        return _wrap_extern_type(info.types[info.all_functions()[export.index]])
+        return _wrap_extern_type(module.function_type(export.index), types)
     if export.kind == ExternKind.TABLE:
-        return _wrap_extern_type(info.all_tables()[export.index])
+        return _wrap_extern_type(types.close_extern(info.all_tables()[export.index]), types)
     if export.kind == ExternKind.MEMORY:
         return _wrap_extern_type(info.all_memories()[export.index])
     if export.kind == ExternKind.GLOBAL:
-        return _wrap_extern_type(info.all_globals()[export.index])
+        return _wrap_extern_type(types.close_extern(info.all_globals()[export.index]), types)
     raise WasmtimeError(f"export {export.name!r} has an unknown kind")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from wasmforge.store import check_store, context
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.types import TableType
+from wasmforge.syntax.types import representation
+from wasmforge.types import TableType, _check_engine, _owner_in
 from wasmforge.values import Val, to_python
 
 TYPE_CHECKING = False
@@ -36,6 +37,7 @@ class Table:
         vm = context(store)
         if not isinstance(ty, TableType):
             raise TypeError(f"expected a TableType, got {type(ty).__name__}")
+        _check_engine(vm, ty._owner)
         self._table = vm.new_table(ty._type, to_python(vm, ty._type.element, init))
 
     @classmethod
@@ -50,7 +52,8 @@ class Table:
 
     def type(self, store: Storelike) -> TableType:
         """The type that the table was made with."""
-        return TableType._wrap(self._checked(store).declared_type)
+        table = self._checked(store)
+        return TableType._wrap(table.declared_type, _owner_in(table.store, table.declared_type))
 
     def size(self, store: Storelike) -> int:
         """The number of elements."""
@@ -81,7 +84,7 @@ class Table:
         if not 0 <= idx < table.size:
             return None
         value = table.get(idx)
-        return Val(table.element, None) if value is None else value
+        return Val(representation(table.element), None) if value is None else value
 
     def set(self, store: Storelike, idx: int, val: Any) -> None:
         """Set the element `idx` to a `Func` or None, or any object, by the table's type.

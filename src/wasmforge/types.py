@@ -16,6 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from wasmforge.runtime import VMStore
+    from wasmforge.runtime.type_registry import TypeCollection
+
 __all__ = [
     "ExportType",
     "ExternType",
@@ -39,6 +42,7 @@ class ValType(Managed):
     """A value type: `ValType.i32()` and so on. Instances compare by what they denote."""
 
     _code: syntax.ValType
+    _owner: TypeCollection | None = None  # keeps the type that a reference type names
 
     def __init__(self) -> None:
         raise WasmtimeError("cannot construct directly")
@@ -73,22 +77,52 @@ class ValType(Managed):
         return _from_code(syntax.FUNCREF)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ValType) and self._code == other._code
+        return isinstance(other, ValType) and self._code == other._code and _same_engine(self._owner, other._owner)
 
     def __hash__(self) -> int:
         return hash(self._code)
 
     def __str__(self) -> str:
-        return _NAMES.get(self._code, f"ValType({self._code})")
+        return _NAMES.get(self._code) or syntax.value_type_name(self._code)
 
     __repr__ = __str__
 
 
-def _from_code(code: syntax.ValType) -> ValType:
-    """The embedder's object for a value type of `syntax`."""
+def _from_code(code: syntax.ValType, owner: TypeCollection | None = None) -> ValType:
+    """The embedder's object for a value type of `syntax`. `owner` is what keeps its type index alive, if it has one."""
     ty = ValType.__new__(ValType)
     ty._code = code
+    if code >= syntax.CONCRETE:
+        ty._owner = owner
     return ty
+
+
+def _same_engine(a: TypeCollection | None, b: TypeCollection | None) -> bool:
+    """Whether type indices mean the same for two owners."""
+    return a is b or a is None or b is None or a.registry is b.registry
+
+
+def _check_engine(vm: VMStore, owner: TypeCollection | None) -> None:
+    """Raises WasmtimeError for a type that names types of another engine than the store's."""
+    if owner is not None:
+        if owner.registry is not vm.engine.types:
+            raise WasmtimeError("a type refers to types of another engine")
+        vm.keep_alive(owner)
+
+
+def _owner_of(types: Iterable[object]) -> TypeCollection | None:
+    """What keeps the types alive that some value types name. Raises WasmtimeError if they are of several engines."""
+    owners = [ty._owner for ty in types if isinstance(ty, ValType) and ty._owner is not None]
+    if not owners:
+        return None
+    if not all(_same_engine(owners[0], owner) for owner in owners):
+        raise WasmtimeError("the types refer to types of several engines")
+    if all(owner is owners[0] for owner in owners):
+        return owners[0]
+    from wasmforge.runtime.type_registry import TypeCollection
+
+    codes = tuple([ty._code for ty in types if isinstance(ty, ValType)])
+    return TypeCollection(owners[0].registry, (syntax.FuncType(codes, ()),), closed=True)
 
 
 class FuncType(Managed):
@@ -100,28 +134,32 @@ class FuncType(Managed):
     """
 
     _type: syntax.FuncType
+    _owner: TypeCollection | None = None
 
     def __init__(self, params: Iterable[ValType], results: Iterable[ValType]) -> None:
+        params, results = tuple(params), tuple(results)
         self._type = syntax.FuncType(_codes(params), _codes(results))
+        self._owner = _owner_of(params + results)
 
     @classmethod
-    def _wrap(cls, ty: syntax.FuncType) -> FuncType:
+    def _wrap(cls, ty: syntax.FuncType, owner: TypeCollection | None = None) -> FuncType:
         self = cls.__new__(cls)
         self._type = ty
+        self._owner = owner
         return self
 
     @property
     def params(self) -> list[ValType]:
         """The types of the parameters."""
-        return [_from_code(t) for t in self._type.params]
+        return [_from_code(t, self._owner) for t in self._type.params]
 
     @property
     def results(self) -> list[ValType]:
         """The types of the results."""
-        return [_from_code(t) for t in self._type.results]
+        return [_from_code(t, self._owner) for t in self._type.results]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, FuncType) and self._type == other._type
+        return isinstance(other, FuncType) and self._type == other._type and _same_engine(self._owner, other._owner)
 
     def __hash__(self) -> int:
         return hash(self._type)
@@ -149,20 +187,23 @@ class GlobalType(Managed):
     """The type of a global variable: what it holds, and whether it may change."""
 
     _type: syntax.GlobalType
+    _owner: TypeCollection | None = None
 
     def __init__(self, valtype: ValType, mutable: bool) -> None:
         self._type = syntax.GlobalType(_code(valtype), bool(mutable))
+        self._owner = valtype._owner
 
     @classmethod
-    def _wrap(cls, ty: syntax.GlobalType) -> GlobalType:
+    def _wrap(cls, ty: syntax.GlobalType, owner: TypeCollection | None = None) -> GlobalType:
         self = cls.__new__(cls)
         self._type = ty
+        self._owner = owner
         return self
 
     @property
     def content(self) -> ValType:
         """The type of the value."""
-        return _from_code(self._type.content)
+        return _from_code(self._type.content, self._owner)
 
     @property
     def mutable(self) -> bool:
@@ -170,7 +211,7 @@ class GlobalType(Managed):
         return self._type.mutable
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, GlobalType) and self._type == other._type
+        return isinstance(other, GlobalType) and self._type == other._type and _same_engine(self._owner, other._owner)
 
     def __hash__(self) -> int:
         return hash(self._type)
@@ -221,27 +262,30 @@ class TableType(Managed):
     proposal)."""
 
     _type: syntax.TableType
+    _owner: TypeCollection | None = None
 
     def __init__(self, valtype: ValType, limits: Limits, is_64: bool = False) -> None:
         limits = _checked_limits(limits)
         element = _code(valtype)
-        if element not in syntax.REFERENCE_TYPES:
+        if not syntax.is_reference(element):
             raise WasmtimeError("failed to allocate TableType")
         most = _MAX_TABLE_SIZE_64 if is_64 else _MAX_TABLE_SIZE
         if limits.min > most or (limits.max or 0) > most:
             raise WasmtimeError(f"table size must be at most {most} elements, got {limits!r}")
         self._type = syntax.TableType(element, syntax.Limits(limits.min, limits.max), bool(is_64))
+        self._owner = valtype._owner
 
     @classmethod
-    def _wrap(cls, ty: syntax.TableType) -> TableType:
+    def _wrap(cls, ty: syntax.TableType, owner: TypeCollection | None = None) -> TableType:
         self = cls.__new__(cls)
         self._type = ty
+        self._owner = owner
         return self
 
     @property
     def element(self) -> ValType:
-        """The type of the elements, `funcref` or `externref`."""
-        return _from_code(self._type.element)
+        """The type of the elements, a reference type."""
+        return _from_code(self._type.element, self._owner)
 
     @property
     def limits(self) -> Limits:
@@ -254,7 +298,7 @@ class TableType(Managed):
         return self._type.is_64
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, TableType) and self._type == other._type
+        return isinstance(other, TableType) and self._type == other._type and _same_engine(self._owner, other._owner)
 
     def __hash__(self) -> int:
         return hash(self._type)
@@ -348,16 +392,29 @@ ExternType = FuncType | TableType | MemoryType | GlobalType
 
 
 def _wrap_extern_type(
-    ty: syntax.FuncType | syntax.TableType | syntax.MemoryType | syntax.GlobalType,
+    ty: syntax.FuncType | syntax.TableType | syntax.MemoryType | syntax.GlobalType, owner: TypeCollection | None = None
 ) -> ExternType:
-    """The embedder's object for the type of an import or export."""
+    """The embedder's object for the type of an import or export, with what keeps the types alive that it names."""
     if isinstance(ty, syntax.FuncType):
-        return FuncType._wrap(ty)
+        return FuncType._wrap(ty, owner)
     if isinstance(ty, syntax.TableType):
-        return TableType._wrap(ty)
+        return TableType._wrap(ty, owner)
     if isinstance(ty, syntax.MemoryType):
         return MemoryType._wrap(ty)
-    return GlobalType._wrap(ty)
+    return GlobalType._wrap(ty, owner)
+
+
+def _owner_in(vm: VMStore, ty: syntax.FuncType | syntax.TableType | syntax.GlobalType) -> TypeCollection | None:
+    """What keeps the types alive that the type of something in a store names, beyond the store's life."""
+    if isinstance(ty, syntax.FuncType):
+        values = ty.params + ty.results
+    else:
+        values = (ty.element if isinstance(ty, syntax.TableType) else ty.content,)
+    if max(values, default=0) < syntax.CONCRETE:
+        return None
+    from wasmforge.runtime.type_registry import TypeCollection
+
+    return TypeCollection(vm.engine.types, (syntax.FuncType(values, ()),), closed=True)
 
 
 class ImportType(Managed):

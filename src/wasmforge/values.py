@@ -5,7 +5,18 @@ open. Calls, globals and tables take and give plain Python values; a `Val` is ac
 from __future__ import annotations
 
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, REFERENCE_TYPES, V128
+from wasmforge.syntax.types import (
+    EXTERNREF,
+    F32,
+    F64,
+    FUNCREF,
+    I32,
+    I64,
+    NON_NULL,
+    REFERENCE_TYPES,
+    V128,
+    representation,
+)
 from wasmforge.syntax.types import ValType as ValTypeCode
 from wasmforge.types import ValType, _from_code
 
@@ -199,13 +210,16 @@ def to_python(vm: VMStore, code: ValTypeCode, value: object) -> Any:
         WasmtimeError: a function of another store.
     """
     if isinstance(value, Val):
-        if value._code != code:
+        if value._code != representation(code):
             raise TypeError("wrong type of `Val` provided")
         value = value._value
     if code == V128:
         from wasmforge.runtime.vm.globals import vector_bytes
 
         return vector_bytes(value)
+    if code >= NON_NULL:
+        vm.check_reference(code, value)
+        return value
     if code == EXTERNREF or (code == FUNCREF and value is None):
         return value
     if code == FUNCREF:

@@ -30,6 +30,7 @@ from wasmforge.syntax.types import (
     FUNCREF,
     I32,
     I64,
+    NON_NULL,
     ExternKind,
     GlobalType,
     Limits,
@@ -104,10 +105,10 @@ ZERO = "41 00 0b"
 @pytest.mark.parametrize(
     ("encoded", "expected"),
     [
-        (f"00 {ZERO} 01 03", (SegmentMode.ACTIVE, FUNCREF, 0, (3,), False)),
-        ("01 00 01 03", (SegmentMode.PASSIVE, FUNCREF, 0, (3,), False)),
-        (f"02 05 {ZERO} 00 01 03", (SegmentMode.ACTIVE, FUNCREF, 5, (3,), False)),
-        ("03 00 01 03", (SegmentMode.DECLARATIVE, FUNCREF, 0, (3,), False)),
+        (f"00 {ZERO} 01 03", (SegmentMode.ACTIVE, FUNCREF | NON_NULL, 0, (3,), False)),
+        ("01 00 01 03", (SegmentMode.PASSIVE, FUNCREF | NON_NULL, 0, (3,), False)),
+        (f"02 05 {ZERO} 00 01 03", (SegmentMode.ACTIVE, FUNCREF | NON_NULL, 5, (3,), False)),
+        ("03 00 01 03", (SegmentMode.DECLARATIVE, FUNCREF | NON_NULL, 0, (3,), False)),
         (f"04 {ZERO} 01 d2030b", (SegmentMode.ACTIVE, FUNCREF, 0, "d2030b", True)),
         ("05 6f 01 d06f0b", (SegmentMode.PASSIVE, EXTERNREF, 0, "d06f0b", True)),
         (f"06 05 {ZERO} 6f 01 d06f0b", (SegmentMode.ACTIVE, EXTERNREF, 5, "d06f0b", True)),
@@ -205,10 +206,6 @@ def test_messages_and_offsets(data: bytes, message: str, offset: int) -> None:
         (module(section(13, "00")), "exception-handling"),
         (module(section(2, "01 00 00 04 00 00")), "exception-handling"),
         (module(section(1, "01 5f 00")), "GC"),
-        (module(section(1, "01 4e 00")), "GC"),
-        (module(section(1, "01 60 01 63 70 00")), "typed function references"),
-        (module(section(4, "01 40 00 70 00 00 d0 70 0b")), "typed function references"),
-        (module(section(4, "01 64 70 00 00")), "typed function references"),
         (module(section(5, "01 03 00 01")), "threads"),
     ],
 )

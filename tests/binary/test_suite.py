@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.binary.suite_binaries import SuiteBinary, suite_binaries, suite_folder
 from wasmforge.binary import decode, encode
 from wasmforge.syntax.errors import MalformedError, UnsupportedFeatureError, WasmtimeError
+from wasmforge.syntax.features import ALL_FEATURES
 from wasmforge.validation import InvalidError, validate
 
 CLASSES: dict[str, type[WasmtimeError]] = {"malformed": MalformedError, "invalid": InvalidError}
@@ -22,7 +23,7 @@ def _failure(b: SuiteBinary) -> str | None:
     """What is wrong with how a module was taken, or None."""
     try:
         module = decode(b.data)
-        validate(module)
+        validate(module, ALL_FEATURES)
     except UnsupportedFeatureError as error:
         return None if b.file in WAITING else str(error)
     except WasmtimeError as error:

@@ -20,6 +20,7 @@ from wasmforge.binary import decode, encode, instructions
 from wasmforge.compiler.baseline import compile_module
 from wasmforge.compiler.environ import Tunables
 from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.features import ALL_FEATURES
 from wasmforge.syntax.module import Module
 from wasmforge.validation import validate
 from wasmforge.wast.script import AssertBadModule, DefineModule, commands
@@ -65,7 +66,7 @@ def outcome(data: bytes) -> list[str]:
         return steps
     _step(steps, lambda: encode(module), bytes)
     _step(steps, lambda: [(i.row.opcode, i) for b in module.code for i in instructions(b.code, b.offset)], repr)
-    facts = _step(steps, lambda: validate(module), _describe)
+    facts = _step(steps, lambda: validate(module, ALL_FEATURES), _describe)
     if facts is not None:
         _step(steps, lambda: compile_module(module, facts, Tunables()), bytes)
         _step(steps, lambda: compile_module(module, facts, CHECKED), bytes)

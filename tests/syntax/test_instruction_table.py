@@ -15,18 +15,22 @@ from wasmforge.syntax.instructions import (
 
 def test_opcodes_are_unique_and_complete() -> None:
     """WebAssembly 2.0 (specification, section 5.4): 172 one-byte opcodes of 1.0, 5 sign extensions, 1 select, 2 table
-    accesses, 3 references, 18 behind the prefix 0xFC and 236 vector instructions; with 20 relaxed ones of 3.0."""
+    accesses, 3 references, 18 behind the prefix 0xFC and 236 vector instructions; with 20 relaxed ones of 3.0.
+    Then tail calls, typed function references and wide arithmetic."""
     assert len(BY_OPCODE) == len(INSTRUCTIONS)
     one_byte = {opcode for opcode in BY_OPCODE if opcode < 256}
     assert one_byte == {
         *range(0x06),
-        *range(0x0B, 0x12),
+        *range(0x0B, 0x16),
         *range(0x1A, 0x1D),
         *range(0x20, 0x27),
         *range(0x28, 0xC5),
         *range(0xD0, 0xD3),
+        *range(0xD4, 0xD7),
     }
-    assert {opcode for opcode in BY_OPCODE if opcode >> 12 == 0xFC} == {0xFC000 + number for number in range(18)}
+    assert {opcode for opcode in BY_OPCODE if opcode >> 12 == 0xFC} == {
+        0xFC000 + number for number in (*range(18), *range(19, 23))
+    }
     holes = {0x9A, 0xA2, 0xA5, 0xA6, 0xAF, 0xB0, 0xB2, 0xB3, 0xB4, 0xBB, 0xC2, 0xC5, 0xC6, 0xCF, 0xD0, 0xD2, 0xD3, 0xD4}
     holes |= {0xE2, 0xEE}
     vectors = {0xFD000 + number for number in range(0x114) if number not in holes}

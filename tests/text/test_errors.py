@@ -83,7 +83,7 @@ def test_a_long_line_is_shown_in_part() -> None:
         ("(func i32.const 0 if else else end)", "unexpected token", 1, 27),
         ("(func (block end))", "unexpected token", 1, 14),
         ("(global i32)", None, 0, 0),
-        ("(table 1 funcref (elem))", "unexpected token", 1, 18),
+        ("(table 1 funcref (elem))", "unexpected token", 1, 19),
         ("(memory 1 2 3)", "unexpected token 3", 1, 13),
         ("(elem (i32.const 0) 0 funcref)", "unexpected token", 1, 23),
         ("(elem (i32.const 0) (ref.func 0))", "unexpected token", 1, 21),

@@ -8,6 +8,7 @@ from tests.building import assemble, one_function, rich_module
 from tests.fuzzing import every_instruction, sample
 from wasmforge.binary import decode, encode
 from wasmforge.syntax.errors import MalformedError, UnsupportedFeatureError
+from wasmforge.syntax.features import ALL_FEATURES
 from wasmforge.syntax.instructions import INSTRUCTIONS, InstructionRow
 from wasmforge.syntax.module import DataSegment, NameSection, SegmentMode
 from wasmforge.syntax.types import F64, I32, I64, VALUE_TYPES
@@ -16,7 +17,7 @@ from wasmforge.validation import InvalidError, validate
 
 def check(source: str | bytes, params: str = "", results: str = "") -> None:
     """Validates a body in `rich_module`, which has an item of every kind."""
-    validate(rich_module(source, params, results))
+    validate(rich_module(source, params, results), ALL_FEATURES)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_data_instructions_need_the_data_count_section(source: str) -> None:
         ("00 1c 01 40 0b", "malformed value type"),
         ("02 41 0b 0b", "malformed block type"),
         ("02 ff7f 0b 0b", "malformed block type"),
-        ("d0 41 0b", "malformed reference type"),
+        ("d0 41 0b", "malformed heap type"),
         ("43 00 00", "unexpected end of section or function"),
         ("44 0b", "unexpected end of section or function"),
         ("10", "unexpected end of section or function"),
@@ -259,11 +260,9 @@ def test_malformed_bodies(code: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("code", "feature"),
     [
-        ("12 00 0b", "tail calls"),
         ("1f 40 00 0b 0b", "exception-handling"),
         ("fb 00 00 0b", "GC"),
         ("fe 03 00 0b", "threads"),
-        ("14 00 0b", "typed function references"),
         ("d0 6e 0b", "GC"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tests.fuzzing import check, mutants, mutate, seeds
 from wasmforge.binary import decode
 from wasmforge.syntax.errors import UnsupportedFeatureError, WasmtimeError
+from wasmforge.syntax.features import ALL_FEATURES
 from wasmforge.validation import InvalidError, validate
 
 
@@ -58,7 +60,7 @@ def test_every_truncation_is_refused() -> None:
     for seed in seeds():
         for size in range(len(seed)):
             try:
-                validate(decode(seed[:size]))
+                validate(decode(seed[:size]), ALL_FEATURES)
             except WasmtimeError:
                 continue
             assert decode(seed[:size]).custom == decode(seed).custom[: len(decode(seed[:size]).custom)]
@@ -68,15 +70,17 @@ def test_the_wasmtime_package_agrees() -> None:
     """Wasmtime 42 with the same features accepts exactly the same mutants."""
     wasmtime = pytest.importorskip("wasmtime", reason="the bench extra is not installed")
     config = wasmtime.Config()
-    for feature in ("memory64", "tail_call", "threads"):
+    for feature in ("memory64", "threads"):
         setattr(config, f"wasm_{feature}", False)
+    for feature in ("function_references", "wide_arithmetic"):  # of which the package has the C functions only
+        getattr(wasmtime._bindings, f"wasmtime_config_wasm_{feature}_set")(config.ptr(), True)
     engine = wasmtime.Engine(config)
     rng = random.Random(6)
     originals = seeds()
     for k in range(4_000):
         data = mutate(originals[k % len(originals)], rng)
         try:
-            validate(decode(data))
+            validate(decode(data), ALL_FEATURES)
             mine = "valid"
         except UnsupportedFeatureError:
             continue  # the package has no switch for some proposals
@@ -88,6 +92,8 @@ def test_the_wasmtime_package_agrees() -> None:
             mine = str(error)
         if mine.startswith("malformed import kind 0x20"):
             continue  # exact function imports, which the package reads without being asked
+        if re.match("malformed (value|reference|block) type 0x[0-3]", mine):
+            continue  # a type index that stands where a type should, which the package takes for one
         try:
             wasmtime.Module.validate(engine, data)
             theirs = "valid"

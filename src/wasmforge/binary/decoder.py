@@ -15,7 +15,6 @@ import gc
 
 from wasmforge.binary.features import (
     COMPONENTS,
-    FUNCTION_REFERENCES,
     SHARED_MEMORIES,
     TAGS,
     type_error,
@@ -24,6 +23,7 @@ from wasmforge.binary.instructions import skip_expression
 from wasmforge.binary.leb128 import read_unsigned
 from wasmforge.binary.names import decode_names
 from wasmforge.binary.sections import SECTION_NAMES, SECTION_ORDER, Section
+from wasmforge.binary.types import VALUE_TYPE_BYTES, read_reference_type, read_value_type
 from wasmforge.syntax import limits
 from wasmforge.syntax.errors import MalformedError, UnsupportedFeatureError
 from wasmforge.syntax.module import (
@@ -41,13 +41,8 @@ from wasmforge.syntax.module import (
     Table,
 )
 from wasmforge.syntax.types import (
-    EXTERNREF,
-    F32,
-    F64,
     FUNCREF,
-    I32,
-    I64,
-    V128,
+    NON_NULL,
     ExternKind,
     FuncType,
     GlobalType,
@@ -67,8 +62,10 @@ _MAGIC: Final = b"\0asm"
 _VERSION: Final = b"\x01\0\0\0"
 _COMPONENT_VERSION: Final = b"\x0d\0\x01\0"
 
-_VALUE_TYPE_BYTES: Final = bytes((I32, I64, F32, F64, V128, FUNCREF, EXTERNREF))
 _FUNCTION_TYPE: Final = 0x60
+_REC: Final = 0x4E
+_FUNCTION_REFERENCE: Final = ValType(FUNCREF | NON_NULL)
+"""What the elements of a segment are that lists function indices."""
 _TABLE_WITH_INITIALIZER: Final = 0x40
 _TAG_KIND: Final = 4
 _HAS_MAXIMUM: Final = 1
@@ -171,27 +168,20 @@ class _Decoder:
             raise MalformedError(f"malformed UTF-8 encoding: {error.reason}", start) from None
 
     def value_type(self) -> ValType:
-        at = self.at
-        t = self.byte()
-        if t not in _VALUE_TYPE_BYTES:
-            raise type_error(t, f"malformed value type {t:#04x}", at)
+        t, self.at = read_value_type(self.data, self.at, 0)
         return ValType(t)
 
     def reference_type(self) -> ValType:
-        at = self.at
-        t = self.byte()
-        if t not in (FUNCREF, EXTERNREF):
-            raise type_error(t, f"malformed reference type {t:#04x}", at)
+        t, self.at = read_reference_type(self.data, self.at, 0)
         return ValType(t)
 
     def value_types(self) -> tuple[ValType, ...]:
         count = self.length()
         start = self.at
-        raw = self.take(count)
-        if raw.translate(None, _VALUE_TYPE_BYTES):
-            self.at = start
-            for _ in range(count):
-                self.value_type()  # raises at the first bad one
+        raw = self.data[start : start + count]
+        if len(raw) < count or raw.translate(None, VALUE_TYPE_BYTES):
+            return tuple([self.value_type() for _ in range(count)])
+        self.at = start + count
         return tuple(map(ValType, raw))
 
     def expression(self) -> Expression:
@@ -339,7 +329,8 @@ class _Decoder:
                 f"too many items in the {SECTION_NAMES[section]} section: {count}, the limit is {maximum}", start
             )
         if section == Section.TYPE:
-            m.types = [self.function_type() for _ in range(count)]
+            for _ in range(count):
+                self.rec_type()
         elif section == Section.IMPORT:
             m.imports = [self.import_() for _ in range(count)]
         elif section == Section.FUNCTION:
@@ -373,6 +364,23 @@ class _Decoder:
         self.result.custom.append(CustomSection(name, content if self.custom_contents else b"", after, start))
         self.at = self.section_end
 
+    def rec_type(self) -> None:
+        """A recursion group (section 5.3.8); without its prefix, of one type."""
+        m = self.result
+        at = self.at
+        if at >= self.size or self.data[at] != _REC:
+            m.types.append(self.function_type())
+            return
+        self.at = at + 1
+        count = self.length()
+        start = len(m.types)
+        if start + count > limits.TYPES:
+            raise MalformedError(f"too many types: the limit is {limits.TYPES}", at)
+        for _ in range(count):
+            m.types.append(self.function_type())
+        if count > 1:
+            m.rec_groups.append((start, count))
+
     def function_type(self) -> FuncType:
         at = self.at
         form = self.byte()
@@ -400,9 +408,14 @@ class _Decoder:
         return Import(module, name, kind, type_, start)
 
     def table(self) -> Table:
-        if self.at < self.size and self.data[self.at] == _TABLE_WITH_INITIALIZER:
-            raise UnsupportedFeatureError(FUNCTION_REFERENCES, self.at)
-        return Table(self.table_type())
+        if self.at >= self.size or self.data[self.at] != _TABLE_WITH_INITIALIZER:
+            return Table(self.table_type())
+        self.at += 1
+        at = self.at
+        if self.byte() != 0:
+            raise MalformedError("malformed table: expected 0x00 behind 0x40", at)
+        t = self.table_type()
+        return Table(t, self.expression())
 
     def export(self) -> Export:
         start = self.at
@@ -427,7 +440,7 @@ class _Decoder:
                 table = self.u32()
             table_offset = self.expression()
         uses_expressions = bool(flags & 4)
-        t = FUNCREF
+        t = FUNCREF if uses_expressions else _FUNCTION_REFERENCE
         if flags & 3:
             t = self.reference_type() if uses_expressions else self.element_kind()
         items: tuple[Expression, ...] | tuple[int, ...]
@@ -443,7 +456,7 @@ class _Decoder:
         kind = self.byte()
         if kind != 0:
             raise MalformedError(f"malformed element kind {kind:#x}", at)
-        return FUNCREF
+        return _FUNCTION_REFERENCE
 
     def data_segment(self) -> DataSegment:
         start = self.at

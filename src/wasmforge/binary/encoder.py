@@ -9,6 +9,8 @@ from __future__ import annotations
 from wasmforge.binary.leb128 import write_unsigned
 from wasmforge.binary.names import encode_names
 from wasmforge.binary.sections import SECTION_ORDER, Section
+from wasmforge.binary.types import write_value_type
+from wasmforge.syntax.canonical import groups
 from wasmforge.syntax.module import (
     DataSegment,
     ElementSegment,
@@ -20,7 +22,7 @@ from wasmforge.syntax.module import (
     SegmentMode,
     Table,
 )
-from wasmforge.syntax.types import FUNCREF, FuncType, GlobalType, Limits, MemoryType, TableType
+from wasmforge.syntax.types import FUNCREF, FuncType, GlobalType, Limits, MemoryType, TableType, ValType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,6 +90,9 @@ def _section(m: Module, section: int) -> bytearray:
     elif section == Section.DATA_COUNT:
         if m.data_count is not None:
             write_unsigned(out, len(m.data))
+    elif section == Section.TYPE:
+        if m.types:
+            _write_rec_groups(out, m)
     else:
         items, write = _CONTENTS[section](m)
         _write_vector(out, items, write)
@@ -107,15 +112,28 @@ def _write_name(out: bytearray, name: str) -> None:
     out += raw
 
 
-def _write_types(out: bytearray, types: tuple[int, ...]) -> None:
+def _write_types(out: bytearray, types: tuple[ValType, ...]) -> None:
     write_unsigned(out, len(types))
-    out += bytes(types)
+    for t in types:
+        write_value_type(out, t)
 
 
 def _write_function_type(out: bytearray, ft: FuncType) -> None:
     out.append(0x60)
     _write_types(out, ft.params)
     _write_types(out, ft.results)
+
+
+def _write_rec_groups(out: bytearray, m: Module) -> None:
+    """The type section: groups of several types have a prefix (section 5.3.8)."""
+    every = list(groups(len(m.types), m.rec_groups))
+    write_unsigned(out, len(every))
+    for start, end in every:
+        if end - start != 1:
+            out.append(0x4E)
+            write_unsigned(out, end - start)
+        for ft in m.types[start:end]:
+            _write_function_type(out, ft)
 
 
 def _write_limits(out: bytearray, limits: Limits, flags: int) -> None:
@@ -127,7 +145,7 @@ def _write_limits(out: bytearray, limits: Limits, flags: int) -> None:
 
 
 def _write_table_type(out: bytearray, t: TableType) -> None:
-    out.append(t.element)
+    write_value_type(out, t.element)
     _write_limits(out, t.limits, 4 if t.is_64 else 0)
 
 
@@ -139,7 +157,7 @@ def _write_memory_type(out: bytearray, t: MemoryType) -> None:
 
 
 def _write_global_type(out: bytearray, t: GlobalType) -> None:
-    out.append(t.content)
+    write_value_type(out, t.content)
     out.append(1 if t.mutable else 0)
 
 
@@ -158,7 +176,11 @@ def _write_import(out: bytearray, i: Import) -> None:
 
 
 def _write_table(out: bytearray, t: Table) -> None:
+    if t.init is not None:
+        out += b"\x40\0"
     _write_table_type(out, t.type)
+    if t.init is not None:
+        out += t.init.code
 
 
 def _write_global(out: bytearray, g: Global) -> None:
@@ -177,7 +199,7 @@ def _write_element_segment(out: bytearray, e: ElementSegment) -> None:
     flags = 4 if e.uses_expressions else 0
     if e.mode is not SegmentMode.ACTIVE:
         flags |= 1 if e.mode is SegmentMode.PASSIVE else 3
-    elif e.table != 0 or e.type != FUNCREF:
+    elif e.table != 0 or (e.uses_expressions and e.type != FUNCREF):
         flags |= 2
     out.append(flags)
     if e.table_offset is not None and e.mode is SegmentMode.ACTIVE:
@@ -185,7 +207,10 @@ def _write_element_segment(out: bytearray, e: ElementSegment) -> None:
             write_unsigned(out, e.table)
         out += e.table_offset.code
     if flags & 3:
-        out.append(e.type if e.uses_expressions else 0)
+        if e.uses_expressions:
+            write_value_type(out, e.type)
+        else:
+            out.append(0)
     write_unsigned(out, len(e.items))
     for item in e.items:
         if isinstance(item, int):
@@ -211,14 +236,13 @@ def _write_body(out: bytearray, body: FunctionBody) -> None:
     write_unsigned(content, len(body.locals))
     for count, t in body.locals:
         write_unsigned(content, count)
-        content.append(t)
+        write_value_type(content, t)
     write_unsigned(out, len(content) + len(body.code))
     out += content
     out += body.code
 
 
 _CONTENTS: Final[dict[int, Callable[[Module], tuple[Sequence[Any], Callable[[bytearray, Any], None]]]]] = {
-    Section.TYPE: lambda m: (m.types, _write_function_type),
     Section.IMPORT: lambda m: (m.imports, _write_import),
     Section.FUNCTION: lambda m: (m.functions, write_unsigned),
     Section.TABLE: lambda m: (m.tables, _write_table),

@@ -18,8 +18,6 @@ __all__ = ["opcode_error", "type_error"]
 SIMD: Final = "vector instructions (SIMD)"
 EXCEPTIONS: Final = "exception-handling instructions"
 LEGACY_EXCEPTIONS: Final = "legacy exception-handling instructions"
-TAIL_CALLS: Final = "tail calls"
-FUNCTION_REFERENCES: Final = "typed function references"
 GC: Final = "garbage-collection instructions (GC)"
 GC_TYPES: Final = "garbage-collected types (GC)"
 THREADS: Final = "atomic instructions (threads)"
@@ -27,29 +25,26 @@ SHARED_MEMORIES: Final = "shared memories (threads)"
 MEMORY64: Final = "64-bit memories and tables (memory64)"
 MULTI_MEMORY: Final = "multiple memories (multi-memory)"
 CUSTOM_PAGE_SIZES: Final = "custom page sizes"
-WIDE_ARITHMETIC: Final = "wide-arithmetic instructions"
 STACK_SWITCHING: Final = "stack-switching instructions"
 TAGS: Final = "exception tags (exception-handling)"
+CUSTOM_DESCRIPTORS: Final = "custom descriptors and exact types"
 COMPONENTS: Final = "components (component model)"
 
 _OPCODES: Final[dict[int, str]] = {
     **dict.fromkeys((0x06, 0x07, 0x09, 0x18, 0x19), LEGACY_EXCEPTIONS),
     **dict.fromkeys((0x08, 0x0A, 0x1F), EXCEPTIONS),
-    **dict.fromkeys((0x12, 0x13), TAIL_CALLS),
-    **dict.fromkeys((0x14, 0x15, 0xD4, 0xD5, 0xD6), FUNCTION_REFERENCES),
     **dict.fromkeys((0xE0, 0xE1, 0xE2, 0xE3, 0xE4, 0xE5, 0xE6), STACK_SWITCHING),
     0xD3: GC,
     0xFB: GC,
     0xFE: THREADS,
-    **dict.fromkeys((0xFC013, 0xFC014, 0xFC015, 0xFC016), WIDE_ARITHMETIC),
 }
 
 _TYPES: Final[dict[int, str]] = {
     **dict.fromkeys((0x78, 0x77), GC_TYPES),  # packed types i8 and i16
     **dict.fromkeys((0x74, 0x69, 0x68, 0x75), EXCEPTIONS.replace("instructions", "types")),  # noexn, exn, noext
     **dict.fromkeys((0x73, 0x72, 0x71, 0x6E, 0x6D, 0x6C, 0x6B, 0x6A), GC_TYPES),
-    **dict.fromkeys((0x64, 0x63), FUNCTION_REFERENCES),
-    **dict.fromkeys((0x5F, 0x5E, 0x50, 0x4F, 0x4E), GC_TYPES),  # struct, array, sub, sub final, rec
+    **dict.fromkeys((0x5F, 0x5E, 0x50, 0x4F), GC_TYPES),  # struct, array, sub, sub final
+    **dict.fromkeys((0x4D, 0x4C), CUSTOM_DESCRIPTORS),  # describes, descriptor
     0x5D: STACK_SWITCHING.replace("instructions", "types"),
 }
 

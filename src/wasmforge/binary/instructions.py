@@ -6,19 +6,22 @@ The printer, the compilers' tools and tests read bodies through `instructions`; 
 
 from __future__ import annotations
 
-from wasmforge.binary.features import opcode_error, type_error
+from wasmforge.binary.features import opcode_error
 from wasmforge.binary.leb128 import read_signed, read_unsigned, write_signed, write_unsigned
+from wasmforge.binary.types import read_heap_type, read_value_type, write_heap_type, write_value_type
 from wasmforge.syntax.errors import MalformedError
 from wasmforge.syntax.instructions import (
     BY_OPCODE,
+    EMPTY_BLOCK,
     Immediate,
     Instruction,
     InstructionRow,
     Opcode,
+    block_result,
+    block_type_of,
     is_block,
     opcode_bytes,
 )
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,7 +140,7 @@ def _read_immediate(code: bytes, at: int, base: int, kind: Immediate) -> tuple[A
     if kind == Immediate.LABEL_TABLE:
         return _read_labels(code, at, base)
     if kind == Immediate.REF_TYPE:
-        return _read_type(code, at, base, (FUNCREF, EXTERNREF), "malformed reference type")
+        return read_heap_type(code, at, base)
     if kind == Immediate.SELECT_TYPES:
         return _read_select_types(code, at, base)
     if kind == Immediate.V128_CONST:
@@ -149,22 +152,17 @@ def _read_immediate(code: bytes, at: int, base: int, kind: Immediate) -> tuple[A
     return (code[at] if size == 1 else code[at : at + size]), at + size
 
 
-def _read_type(code: bytes, at: int, base: int, allowed: tuple[int, ...], message: str) -> tuple[int, int]:
-    if at >= len(code):
-        raise MalformedError("unexpected end of section or function", base + at)
-    if code[at] not in allowed:
-        raise type_error(code[at], message, base + at)
-    return code[at], at + 1
-
-
 def _read_block_type(code: bytes, at: int, base: int) -> tuple[int, int]:
     value, after = read_signed(code, at, 33, base)
-    if value < 0 and value != -64:
-        # A type is one byte; longer encodings of the same negative number are not in the grammar (5.4.1).
-        if after != at + 1:
-            raise MalformedError("malformed block type", base + at)
-        _read_type(code, at, base, (I32, I64, F32, F64, V128, FUNCREF, EXTERNREF), "malformed block type")
-    return value, after
+    if value >= 0:
+        return value, after
+    # A type begins with one byte; longer encodings of the same negative number are not in the grammar (5.4.1).
+    if after != at + 1:
+        raise MalformedError("malformed block type", base + at)
+    if value == EMPTY_BLOCK:
+        return value, after
+    t, after = read_value_type(code, at, base, "malformed block type")
+    return block_type_of(t), after
 
 
 def _read_bits(code: bytes, at: int, base: int, size: int) -> tuple[int, int]:
@@ -204,14 +202,19 @@ def _read_select_types(code: bytes, at: int, base: int) -> tuple[tuple[int, ...]
         raise MalformedError("unexpected end of section or function", base + len(code))
     types: list[int] = []
     while len(types) < count:
-        t, at = _read_type(code, at, base, (I32, I64, F32, F64, V128, FUNCREF, EXTERNREF), "malformed value type")
+        t, at = read_value_type(code, at, base)
         types.append(t)
     return tuple(types), at
 
 
 def _write_immediate(out: bytearray, kind: Immediate, value: Any) -> None:
-    if kind in (Immediate.BLOCK_TYPE, Immediate.I32_CONST, Immediate.I64_CONST):
+    if kind in (Immediate.I32_CONST, Immediate.I64_CONST):
         write_signed(out, value)
+    elif kind == Immediate.BLOCK_TYPE:
+        if value >= EMPTY_BLOCK:
+            write_signed(out, value)
+        else:
+            write_value_type(out, block_result(value))
     elif kind == Immediate.MEMARG:
         align, memory, memory_offset = value
         if memory:
@@ -225,14 +228,15 @@ def _write_immediate(out: bytearray, kind: Immediate, value: Any) -> None:
     elif kind == Immediate.F64_CONST:
         out += value.to_bytes(8, "little")
     elif kind == Immediate.REF_TYPE:
-        out.append(value)
+        write_heap_type(out, value)
     elif kind == Immediate.LABEL_TABLE:
         write_unsigned(out, len(value) - 1)
         for label in value:
             write_unsigned(out, label)
     elif kind == Immediate.SELECT_TYPES:
         write_unsigned(out, len(value))
-        out += bytes(value)
+        for t in value:
+            write_value_type(out, t)
     elif kind == Immediate.V128_CONST:
         out += value.to_bytes(16, "little")
     elif kind == Immediate.LANE:

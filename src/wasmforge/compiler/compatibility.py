@@ -50,9 +50,23 @@ def check_engine(image: Image, tunables: Tunables) -> None:
         raise WasmtimeError(f"damaged compiled module: its engine record cannot be read ({e})") from e
     for name, wanted in tunables.as_dict().items():
         if found.get(name) != wanted:
+            if name == "features":
+                raise _feature_mismatch(found.get(name), int(wanted))
             raise WasmtimeError(
                 f"compiled module was made with {name} = {found.get(name)!r}, but this engine has {name} = {wanted!r}"
             )
+
+
+def _feature_mismatch(found: int | str | None, wanted: int) -> WasmtimeError:
+    from wasmforge.syntax.features import KNOBS
+
+    made_with = found if isinstance(found, int) else 0
+    knobs = [
+        f"{knob.setting} = {bool(made_with >> f & 1)}, but this engine has {bool(wanted >> f & 1)}"
+        for f, knob in KNOBS.items()
+        if (made_with ^ wanted) >> f & 1
+    ]
+    return WasmtimeError(f"compiled module was made with {'; '.join(knobs) or 'other features'}")
 
 
 def _check_machine(made_by: str, triple: str, level: str) -> None:

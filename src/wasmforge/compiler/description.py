@@ -21,7 +21,9 @@ def describe(module: Module, func_refs: list[int]) -> CompiledModuleInfo:
     info.types = module.types
     info.imports = module.imports
     info.functions = module.functions
+    info.rec_groups = module.rec_groups
     info.tables = [t.type for t in module.tables]
+    info.table_inits = {x: t.init.code for x, t in enumerate(module.tables) if t.init is not None}
     info.memories = module.memories
     info.globals = [GlobalInfo(g.type, g.init.code) for g in module.globals]
     info.exports = module.exports

@@ -7,7 +7,8 @@ are bytes. `docs/architecture.md` shows the records as a picture.
 
 The internal calling convention (fuzzed in tests/compiler; measured in docs/rationale.md)
 ----------------------------------------------------------------------------------------
-1.  LLVM's `swiftcc`, vmctx as `swiftself` in r13, which the callee preserves. No stack arguments, ever.
+1.  LLVM's `swiftcc`, vmctx as `swiftself` in r13, which the callee preserves unless it ends in a tail call: so callers
+    of imports, of function references and of functions with tail calls put their own back. No stack arguments, ever.
 2.  Integer-class arguments (i32, i64, references) in rdi, rsi, rdx, rcx, r8, r9; f32, f64 and v128 in xmm0-7; the
     classes are counted separately. Upper bits are undefined: zero-extend an i32 before addressing.
 3.  Parameters beyond those go to the overflow area of the store context, 16 bytes a parameter, indexed by the
@@ -21,7 +22,9 @@ The internal calling convention (fuzzed in tests/compiler; measured in docs/rati
 7.  The first instructions of a function are `push rbp; mov rbp, rsp`; no guest memory is accessed after `pop rbp`. A
     frame larger than `STACK_PROBE_SIZE` touches every probe. So a walk of the rbp chain from any instruction that can
     trap, or from any return address, ends at the entry gate.
-8.  Ordinary calls are never tail calls (`notail`).
+8.  Ordinary calls are never tail calls (`notail`). Tail calls restore what rule 5 and rbp say and jump, with arguments
+    and r10 as in a call. In LLVM a function with tail calls is defined with the prototype of `llvm/uniform.py`, which
+    names every register.
 
 Array call: the uniform convention between host and wasm, the System V C convention:
     void array_call(ptr callee_vmctx, ptr caller_vmctx, ptr values, i64 count, ptr wasm_call)

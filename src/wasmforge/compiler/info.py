@@ -82,7 +82,9 @@ class CompiledModuleInfo:
     - `name`: the module's name from the name section, or None.
     - `types`, `imports`, `exports`: as in `syntax.Module` (offsets into the binary are not kept).
     - `functions`: the type index of every defined function.
-    - `tables`, `memories`, `globals`: the defined ones.
+    - `tables`, `memories`, `globals`: the defined ones. `table_inits` has the initial value, a constant expression, of
+      those tables, by position, that declare one.
+    - `rec_groups`: as in `syntax.Module`.
     - `start`: index of the start function or None.
     - `elements`: all segments; active ones apply in order.
     - `data`: by index the data segments that instances deal with, active ones to be applied in this order; those that
@@ -113,7 +115,9 @@ class CompiledModuleInfo:
         "num_data",
         "packed_function_offsets",
         "packed_function_ranges",
+        "rec_groups",
         "start",
+        "table_inits",
         "tables",
         "types",
         "wasm_to_array",
@@ -124,7 +128,9 @@ class CompiledModuleInfo:
         self.types: list[FuncType] = []
         self.imports: list[Import] = []
         self.functions: list[int] = []
+        self.rec_groups: list[tuple[int, int]] = []
         self.tables: list[TableType] = []
+        self.table_inits: dict[int, bytes] = {}
         self.memories: list[MemoryType] = []
         self.globals: list[GlobalInfo] = []
         self.exports: list[Export] = []
@@ -190,12 +196,14 @@ class CompiledModuleInfo:
         body = marshal.dumps(
             (
                 None if self.name is None else self.name.encode(),
-                tuple((bytes(t.params), bytes(t.results)) for t in self.types),
+                tuple((_encode_types(t.params), _encode_types(t.results)) for t in self.types),
                 tuple(
                     (i.module.encode(), i.name.encode(), int(i.kind), _encode_import_type(i.type)) for i in self.imports
                 ),
                 tuple(self.functions),
+                tuple(self.rec_groups),
                 tuple(map(_encode_table, self.tables)),
+                tuple(self.table_inits.items()),
                 tuple(map(_encode_memory, self.memories)),
                 tuple((int(g.type.content), int(g.type.mutable), g.init) for g in self.globals),
                 tuple((e.name.encode(), int(e.kind), e.index) for e in self.exports),
@@ -238,7 +246,9 @@ class CompiledModuleInfo:
             types,
             imports,
             functions,
+            rec_groups,
             tables,
+            table_inits,
             memories,
             global_variables,
             exports,
@@ -262,7 +272,9 @@ class CompiledModuleInfo:
             for module, field, kind, t in imports
         ]
         info.functions = list(functions)
+        info.rec_groups = list(rec_groups)
         info.tables = list(map(_decode_table, tables))
+        info.table_inits = dict(table_inits)
         info.memories = list(map(_decode_memory, memories))
         info.globals = [
             GlobalInfo(GlobalType(ValType(t), bool(mutable)), init) for t, mutable, init in global_variables
@@ -287,7 +299,12 @@ class CompiledModuleInfo:
 _MODES: Final = (SegmentMode.ACTIVE, SegmentMode.PASSIVE, SegmentMode.DECLARATIVE)
 
 
-def _value_types(encoded: bytes) -> tuple[ValType, ...]:
+def _encode_types(types: tuple[ValType, ...]) -> bytes | tuple[int, ...]:
+    """Bytes where the types allow it, which most modules do."""
+    return bytes(types) if max(types, default=0) < 256 else tuple(map(int, types))
+
+
+def _value_types(encoded: bytes | tuple[int, ...]) -> tuple[ValType, ...]:
     return tuple(map(ValType, encoded))
 
 

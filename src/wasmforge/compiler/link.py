@@ -29,7 +29,7 @@ from wasmforge.compiler.tables import address_map, function_names, trap_table
 from wasmforge.compiler.target import host_level
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.module import Module
-from wasmforge.syntax.types import ExternKind, FuncType
+from wasmforge.syntax.types import ExternKind, FuncType, machine_signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ _TEXT_LIMIT: Final = 1 << 30
 
 
 def canonical_types(types: list[FuncType]) -> list[int]:
-    """For every type index the first one with the same signature."""
+    """For every type index the first one with the same signature, as far as machine code tells types apart."""
     first: dict[FuncType, int] = {}
-    return [first.setdefault(ft, x) for x, ft in enumerate(types)]
+    return [first.setdefault(machine_signature(ft), x) for x, ft in enumerate(types)]
 
 
 def link(
@@ -57,8 +57,9 @@ def link(
 ) -> bytes:
     """Makes the image.
 
-    `chunks` are replies of `llvm.worker.compile_chunk`; their symbols are `f<function>`, `a2w<type>` and
-    `w2a<type>`. `canonical` gives for every type index the first one with the same signature: they share trampolines.
+    `chunks` are replies of `llvm.worker.compile_chunk`; their symbols are `f<function>`, `a2w<type>`, `w2a<type>` and
+    what only chunks use (`llvm.uniform`). `canonical` gives for every type index the first one with the same signature:
+    they share trampolines.
     """
     code = _Code(chunks)
     builder = ImageBuilder()
@@ -78,9 +79,11 @@ def link(
 
 
 def _symbol_name(symbol: str) -> str:
-    """Wasmtime's names for what the compilers call f5, a2w0 and w2a0."""
+    """Wasmtime's names for what the compilers call f5, a2w0 and w2a0; others are our own."""
     if symbol.startswith("f"):
         return f"wasm[0]::function[{symbol[1:]}]"
+    if symbol.startswith("tail"):
+        return symbol
     kind = "array_to_wasm" if symbol.startswith("a2w") else "wasm_to_array"
     return f"{kind}_trampoline[{symbol[3:]}]"
 

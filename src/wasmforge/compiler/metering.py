@@ -34,10 +34,16 @@ FREE: Final = frozenset(
 )
 """Everything else costs 1."""
 
-CALLS: Final = frozenset({Opcode.CALL, Opcode.CALL_INDIRECT})
+CALLS: Final = frozenset({Opcode.CALL, Opcode.CALL_INDIRECT, Opcode.CALL_REF})
 """After these the store's count is loaded again: the callee has changed it."""
 
-LEAVES: Final = CALLS | {Opcode.UNREACHABLE, Opcode.RETURN}
+LEAVES: Final = CALLS | {
+    Opcode.UNREACHABLE,
+    Opcode.RETURN,
+    Opcode.RETURN_CALL,
+    Opcode.RETURN_CALL_INDIRECT,
+    Opcode.RETURN_CALL_REF,
+}
 """Before these the count goes back to the store."""
 
 JOINS: Final = LEAVES | {
@@ -48,5 +54,7 @@ JOINS: Final = LEAVES | {
     Opcode.BR,
     Opcode.BR_IF,
     Opcode.BR_TABLE,
+    Opcode.BR_ON_NULL,
+    Opcode.BR_ON_NON_NULL,
 }
 """Before these the costs so far are added to the count: control may go elsewhere or arrive from elsewhere."""

@@ -103,7 +103,9 @@ class CompiledModule:
         self.engine = engine
         self.info = info
         self.unique_id = next(_unique_ids)
-        self.engine_code = EngineCode(code, TypeCollection(engine.types, info.types), Types(tuple(info.types)))
+        self.engine_code = EngineCode(
+            code, TypeCollection(engine.types, info.types, info.rec_groups), Types(tuple(info.types))
+        )
         self.memory_images: ModuleMemoryImages | None = None
         if info.memory_images:
             from wasmforge.runtime.vm.cow import ModuleMemoryImages
@@ -148,8 +150,8 @@ class CompiledModule:
         return self.info.name
 
     def function_type(self, index: int) -> FuncType:
-        """The type of a function of the index space."""
-        return self.info.types[self.function_types[index]]
+        """The type of a function of the index space, closed (see `type_registry`)."""
+        return self.engine_code.signatures().function_type(self.function_types[index])
 
     def func_ref_position(self, index: int) -> int:
         """Which VMFuncRef of the vmctx is that of function `index`. Raises KeyError if the function does not escape."""

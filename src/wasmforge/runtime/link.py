@@ -6,6 +6,7 @@ package.
 from __future__ import annotations
 
 from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.subtyping import matches
 from wasmforge.syntax.types import ExternKind, value_type_name
 
 TYPE_CHECKING = False
@@ -76,6 +77,7 @@ def _mismatch(store: VMStore, module: CompiledModule, i: Import, entity: Any) ->
     wanted: Any = i.type
     if kind == ExternKind.FUNC:
         return _function_mismatch(module, wanted, entity)
+    wanted = module.engine_code.signatures().close_extern(wanted)
     if kind == ExternKind.GLOBAL:
         return _global_mismatch(wanted, entity.type)
     if kind == ExternKind.MEMORY:
@@ -86,7 +88,7 @@ def _mismatch(store: VMStore, module: CompiledModule, i: Import, entity: Any) ->
 def _function_mismatch(module: CompiledModule, type_index: int, function: VMFunction) -> str | None:
     if function.type_index() == module.engine_code.signatures().shared_type(type_index):
         return None
-    expected = module.info.types[type_index]
+    expected = module.engine_code.signatures().function_type(type_index)
     return f"types incompatible: expected type `{_describe(expected)}`, found type `{_describe(function.type)}`"
 
 
@@ -102,7 +104,8 @@ def _global_mismatch(expected: GlobalType, found: GlobalType) -> str | None:
         return (
             f"global types incompatible: expected {names[expected.mutable]} global, found {names[found.mutable]} global"
         )
-    if expected.content != found.content:
+    # What may be written from both sides must be of the same type on both (section 3.3.13).
+    if expected.content != found.content and (expected.mutable or not matches(found.content, expected.content)):
         return (
             f"global types incompatible: expected global of type `{value_type_name(expected.content)}`, "
             f"found global of type `{value_type_name(found.content)}`"

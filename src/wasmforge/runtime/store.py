@@ -20,7 +20,7 @@ from wasmforge.runtime.vm.limits import StoreLimits
 from wasmforge.runtime.vm.records import Arena
 from wasmforge.runtime.vm.store_context import StoreContext
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import EXTERNREF, FUNCREF, value_type_name
+from wasmforge.syntax.types import EXTERNREF, FUNCREF, NON_NULL, representation, type_index, value_type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from wasmforge.runtime.vm.globals import VMGlobal
     from wasmforge.runtime.vm.memory import LinearMemory
     from wasmforge.runtime.vm.table import VMTable
-    from wasmforge.syntax.types import FuncType, GlobalType, MemoryType, TableType
+    from wasmforge.syntax.types import FuncType, GlobalType, MemoryType, TableType, ValType
 
 __all__ = ["VMStore", "require", "store_of_id"]
 
@@ -210,7 +210,11 @@ class VMStore:
     def new_table(self, table_type: TableType, init: object = None) -> VMTable:
         """A table whose elements are all `init`. Raises WasmtimeError beyond the limits, TypeError for a wrong
         value."""
-        word = self.unbox(table_type.element, init)
+        return self.instance_table(table_type, self.unbox(table_type.element, init))
+
+    def instance_table(self, table_type: TableType, word: int = 0) -> VMTable:
+        """A table whose elements are all a reference's word, whatever its type has to say about null. Raises
+        WasmtimeError beyond the limits."""
         from wasmforge.runtime.vm.table import VMTable
 
         table = VMTable(self, table_type)
@@ -230,7 +234,7 @@ class VMStore:
 
     def add_global(self, new: VMGlobal) -> None:
         """Remembers a global that may hold an externref."""
-        if new.type.content == EXTERNREF:
+        if representation(new.type.content) == EXTERNREF:
             self.globals.append(new)
 
     def new_function(
@@ -250,7 +254,7 @@ class VMStore:
         """
         types = self._types.get(function_type)
         if types is None:
-            types = self._types[function_type] = TypeCollection(self.engine.types, (function_type,))
+            types = self._types[function_type] = TypeCollection(self.engine.types, (function_type,), closed=True)
         index = types.shared_type(0)
         entry: Callable[..., Any] = callable_
         if caller:
@@ -261,11 +265,28 @@ class VMStore:
                 record = instance_of(vmctx)
                 return callable_(VMInstance(store_of_id(record.store_id), record), *args)
 
+        if any(t >= NON_NULL for t in function_type.results):
+            entry = self._with_checked_results(entry, function_type.results)
         host = VMHostFunction(self, function_type, index, callable_, entry, name, caller=caller or caller_vmctx)
         self.host_functions[host.func_ref] = host
         if not self._wasm_call(host.func_ref):
             self._unpatched.setdefault(index, []).append(host.func_ref)
         return self._remember(VMFunction(self, host.func_ref, function_type, name))
+
+    def _with_checked_results(self, entry: Callable[..., Any], types: tuple[ValType, ...]) -> Callable[..., Any]:
+        """A host function whose results are not any reference: the gates know only `funcref` and `externref`."""
+        weak = self.weak
+
+        def checked(*args: object) -> object:
+            results = entry(*args)
+            values = (results,) if len(types) == 1 and not isinstance(results, (list, tuple)) else results
+            if isinstance(values, (list, tuple)):  # else the gate says what is wrong
+                for t, value in zip(types, values, strict=False):
+                    if t >= NON_NULL:
+                        require(weak).check_reference(t, value)
+            return results
+
+        return checked
 
     # --- Functions ----------------------------------------------------------------------------------------------
 
@@ -341,7 +362,7 @@ class VMStore:
         """The Python object of a reference in a table, a global or a slot."""
         if not word:
             return None
-        if value_type == FUNCREF:
+        if representation(value_type) == FUNCREF:
             function = self.function_at(word)
             return function if self.wrap_function is None else self.wrap_function(function)
         return self.externrefs.value(word & 0xFFFFFFFF)
@@ -350,10 +371,13 @@ class VMStore:
         """The word of a reference. Raises TypeError if the value is not of the type, WasmtimeError if it is of another
         store."""
         if value is None:
+            if value_type & NON_NULL:
+                raise TypeError(f"expected {value_type_name(value_type)}, got None: the type has no null reference")
             return 0
-        if value_type == EXTERNREF:
+        represented = representation(value_type)
+        if represented == EXTERNREF:
             return self.externrefs.handle(value)
-        if value_type != FUNCREF:
+        if represented != FUNCREF:
             raise TypeError(f"{value_type_name(value_type)} is not a reference type")
         function = value if isinstance(value, VMFunction) else None
         if function is None and self.unwrap_function is not None:
@@ -363,7 +387,16 @@ class VMStore:
         # Threat: the address of a VMFuncRef of another store dangles as soon as that store is gone.
         if function.store is not self:
             raise WasmtimeError("argument type mismatch\n\nCaused by:\n    value used with wrong store\n")
+        index = type_index(value_type)
+        if index >= 0 and function.type_index() != index:
+            wanted = self.engine.types.lookup(index)
+            raise TypeError(f"expected a reference to a function of type {wanted}, got one of type {function.type}")
         return function.address
+
+    def check_reference(self, value_type: int, value: object) -> None:
+        """Raises what `unbox` would for a value that is not of a reference type."""
+        if representation(value_type) != EXTERNREF or value is None:
+            self.unbox(value_type, value)
 
     def gc(self) -> None:
         """Drops the objects of externrefs that nothing in the store can reach. Does nothing while its wasm is
@@ -375,7 +408,7 @@ class VMStore:
         live = {cell.get_raw() for cell in self.globals}
         looked_at = len(self.globals)
         for table in self.tables:
-            if table.element == EXTERNREF:
+            if representation(table.element) == EXTERNREF:
                 live.update(table.raw_words())
                 looked_at += table.size
         for record in self.instances.values():

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["DEFAULT_FEATURES", "KNOBS", "Feature", "Knob", "switched_off"]
+__all__ = ["ALL_FEATURES", "DEFAULT_FEATURES", "KNOBS", "Feature", "Knob", "switched_off"]
 
 
 class Feature(IntEnum):
@@ -63,6 +63,9 @@ KNOBS: Final[dict[int, Knob]] = {
 
 DEFAULT_FEATURES: Final = sum(1 << feature for feature, knob in KNOBS.items() if knob.default) | 0b111
 """What an engine allows unless its configuration says otherwise."""
+
+
+ALL_FEATURES: Final = (1 << len(Feature)) - 1
 
 
 def switched_off(feature: int) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BY_MNEMONIC",
+    "EMPTY_BLOCK",
     "BY_OPCODE",
     "INSTRUCTIONS",
     "Feature",
@@ -26,6 +27,8 @@ __all__ = [
     "Instruction",
     "InstructionRow",
     "Opcode",
+    "block_result",
+    "block_type_of",
     "is_block",
     "opcode_bytes",
 ]
@@ -34,7 +37,7 @@ __all__ = [
 class Immediate(IntEnum):
     """The kinds of immediates. The value of each, in an instruction object, is given in parentheses."""
 
-    BLOCK_TYPE = 1  # (int: -64 empty, a negative value-type byte as sLEB, or a type index >= 0)
+    BLOCK_TYPE = 1  # (int: a type index >= 0, or what `block_type_of` makes of a result)
     LABEL = 2  # (int)
     LABEL_TABLE = 3  # br_table: (tuple of ints, the default last)
     FUNC = 4
@@ -50,7 +53,7 @@ class Immediate(IntEnum):
     I64_CONST = 14  # (int, signed)
     F32_CONST = 15  # (int: the bit pattern)
     F64_CONST = 16  # (int: the bit pattern)
-    REF_TYPE = 17  # (int: a reference type)
+    REF_TYPE = 17  # a heap type (int: the type of nullable references to it)
     SELECT_TYPES = 18  # (tuple of value types)
     LANE = 19  # (int)
     LANES = 20  # i8x16.shuffle: (16 bytes)
@@ -70,8 +73,9 @@ class InstructionRow:
     results: tuple[ValType, ...] | None = None
     feature: Feature = Feature.MVP
     access: int = 0
-    constant: bool = False  # allowed in constant expressions (extended constants included)
+    constant: bool = False  # allowed in constant expressions
     lanes: int = 0
+    extended_constant: bool = False  # there only since the extended constants
 
 
 @record(frozen=True, slots=True)
@@ -128,7 +132,9 @@ def _constants(rows: list[InstructionRow]) -> list[InstructionRow]:
     """Marks add, sub and mul on integers as allowed in constant expressions (extended constants)."""
     allowed = {f"{n}.{o}" for n in ("i32", "i64") for o in ("add", "sub", "mul")}
     return [
-        InstructionRow(r.mnemonic, r.opcode, r.immediates, r.params, r.results, r.feature, r.access, True)
+        InstructionRow(
+            r.mnemonic, r.opcode, r.immediates, r.params, r.results, r.feature, r.access, True, extended_constant=True
+        )
         if r.mnemonic in allowed
         else r
         for r in rows
@@ -149,6 +155,12 @@ _CONTROL: Final = [
     InstructionRow("return", 0x0F),
     InstructionRow("call", 0x10, (Immediate.FUNC,)),
     InstructionRow("call_indirect", 0x11, (Immediate.TYPE, Immediate.TABLE)),
+    InstructionRow("return_call", 0x12, (Immediate.FUNC,), feature=Feature.TAIL_CALL),
+    InstructionRow("return_call_indirect", 0x13, (Immediate.TYPE, Immediate.TABLE), feature=Feature.TAIL_CALL),
+    InstructionRow("call_ref", 0x14, (Immediate.TYPE,), feature=Feature.FUNCTION_REFERENCES),
+    InstructionRow("return_call_ref", 0x15, (Immediate.TYPE,), feature=Feature.FUNCTION_REFERENCES),
+    InstructionRow("br_on_null", 0xD5, (Immediate.LABEL,), feature=Feature.FUNCTION_REFERENCES),
+    InstructionRow("br_on_non_null", 0xD6, (Immediate.LABEL,), feature=Feature.FUNCTION_REFERENCES),
 ]
 
 _PARAMETRIC: Final = [
@@ -169,6 +181,7 @@ _REFERENCE: Final = [
     InstructionRow("ref.null", 0xD0, (Immediate.REF_TYPE,), feature=Feature.REFERENCE_TYPES, constant=True),
     InstructionRow("ref.is_null", 0xD1, feature=Feature.REFERENCE_TYPES),
     InstructionRow("ref.func", 0xD2, (Immediate.FUNC,), feature=Feature.REFERENCE_TYPES, constant=True),
+    InstructionRow("ref.as_non_null", 0xD4, feature=Feature.FUNCTION_REFERENCES),
 ]
 
 _TABLE: Final = [
@@ -294,6 +307,16 @@ _VECTORS: Final = [
     for number, mnemonic, kind, params, results, access, lanes in vectors.VECTOR_INSTRUCTIONS
 ]
 
+_WIDE_ARITHMETIC: Final = [
+    InstructionRow(mnemonic, opcode, (), (I64,) * params, (I64, I64), Feature.WIDE_ARITHMETIC)
+    for mnemonic, opcode, params in (
+        ("i64.add128", 0xFC013, 4),
+        ("i64.sub128", 0xFC014, 4),
+        ("i64.mul_wide_s", 0xFC015, 2),
+        ("i64.mul_wide_u", 0xFC016, 2),
+    )
+]
+
 INSTRUCTIONS: Final[tuple[InstructionRow, ...]] = (
     *_CONTROL,
     *_PARAMETRIC,
@@ -308,6 +331,7 @@ INSTRUCTIONS: Final[tuple[InstructionRow, ...]] = (
     *_float(F64, "f64", 0x61, 0x99),
     *_CONVERSIONS,
     *_VECTORS,
+    *_WIDE_ARITHMETIC,
 )
 """Every instruction that the project knows, in no particular order."""
 
@@ -334,6 +358,10 @@ class Opcode:
     RETURN: Final = 0x0F
     CALL: Final = 0x10
     CALL_INDIRECT: Final = 0x11
+    RETURN_CALL: Final = 0x12
+    RETURN_CALL_INDIRECT: Final = 0x13
+    CALL_REF: Final = 0x14
+    RETURN_CALL_REF: Final = 0x15
     DROP: Final = 0x1A
     SELECT: Final = 0x1B
     SELECT_TYPED: Final = 0x1C
@@ -355,6 +383,9 @@ class Opcode:
     REF_FUNC: Final = 0xD2
     V128_CONST: Final = 0xFD00C
     I8X16_SHUFFLE: Final = 0xFD00D
+    REF_AS_NON_NULL: Final = 0xD4
+    BR_ON_NULL: Final = 0xD5
+    BR_ON_NON_NULL: Final = 0xD6
     MEMORY_INIT: Final = 0xFC008
     DATA_DROP: Final = 0xFC009
     MEMORY_COPY: Final = 0xFC00A
@@ -365,6 +396,24 @@ class Opcode:
     TABLE_GROW: Final = 0xFC00F
     TABLE_SIZE: Final = 0xFC010
     TABLE_FILL: Final = 0xFC011
+    I64_ADD128: Final = 0xFC013
+    I64_SUB128: Final = 0xFC014
+    I64_MUL_WIDE_S: Final = 0xFC015
+    I64_MUL_WIDE_U: Final = 0xFC016
+
+
+EMPTY_BLOCK: Final = -64
+"""The block type without parameters and results."""
+
+
+def block_type_of(result: int) -> int:
+    """The block type with one result, as an immediate: negative, the value of its encoding where that is a byte."""
+    return result - 0x80 if result < 0x80 else -result
+
+
+def block_result(block_type: int) -> ValType:
+    """The result that a negative block type other than `EMPTY_BLOCK` stands for."""
+    return ValType(block_type + 0x80 if block_type > -0x80 else -block_type)
 
 
 def is_block(opcode: int) -> bool:

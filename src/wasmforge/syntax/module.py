@@ -72,7 +72,10 @@ class FunctionBody:
 
 @record(frozen=True, slots=True)
 class Table:
+    """`init` is what the elements are at first, null when it is None."""
+
     type: TableType
+    init: Expression | None = None
 
 
 @record(frozen=True, slots=True)
@@ -134,7 +137,11 @@ class NameSection:
 
 @record(slots=True)
 class Module:
-    """A module. Lists hold definitions in index order; imports are not repeated in them."""
+    """A module. Lists hold definitions in index order; imports are not repeated in them.
+
+    `rec_groups` are the groups of more than one type, as index of the first type and number of types; every other type
+    is a group of its own (specification, section 2.3.9).
+    """
 
     types: list[FuncType] = field(default_factory=list)
     imports: list[Import] = field(default_factory=list)
@@ -151,6 +158,7 @@ class Module:
     custom: list[CustomSection] = field(default_factory=list)
     names: NameSection | None = None
     start_offset: int = 0
+    rec_groups: list[tuple[int, int]] = field(default_factory=list)
 
     def imports_of(self, kind: ExternKind) -> Iterator[Import]:
         return (i for i in self.imports if i.kind == kind)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from wasmforge.binary import encode_instruction
-from wasmforge.binary.leb128 import encode_signed, encode_unsigned
-from wasmforge.syntax.instructions import Immediate, Opcode
+from wasmforge.binary.leb128 import encode_unsigned
+from wasmforge.syntax.instructions import EMPTY_BLOCK, Immediate, Opcode, block_type_of
 from wasmforge.text import keywords
 from wasmforge.text.keywords import OPERATORS, Operator, Shape
 from wasmforge.text.literals import F32_FORMAT, F64_FORMAT, float_bits, integer, is_number, natural
@@ -54,7 +54,6 @@ _AFTER_MEMORY: Final = frozenset("0123456789oa")
 
 _END: Final = b"\x0b"
 _ELSE_CODE: Final = b"\x05"
-_EMPTY_BLOCK: Final = -64
 
 
 @dataclass(slots=True)
@@ -313,7 +312,7 @@ class BodyParser:
         if shape == Shape.BLOCK or shape == Shape.IF:
             identifier = self.reader.identifier()
             annotation = self.reader.name_annotation()
-            code = operator.code + encode_signed(self._block_type())
+            code = encode_instruction(operator.row, (self._block_type(),))
             if shape == Shape.IF and folded:
                 # The label is in scope in the arms only, and the instruction comes after its operands.
                 if hint >= 0:
@@ -363,13 +362,13 @@ class BodyParser:
         """A block type in the form of `Immediate.BLOCK_TYPE` (section 6.5.2)."""
         reader = self.reader
         if reader.tokens[reader.at] != "(":
-            return _EMPTY_BLOCK
+            return EMPTY_BLOCK
         index, params, results = read_type_use(reader, self.spaces.types, None)
         if index is not None:
             return index
         if params or len(results) > 1:
             return self.spaces.types.matching(params, results)
-        return results[0] - 0x80 if results else _EMPTY_BLOCK
+        return block_type_of(results[0]) if results else EMPTY_BLOCK
 
     def _label(self) -> int:
         """A label as its distance from the innermost one."""
@@ -436,6 +435,8 @@ class BodyParser:
                 values = ()
         elif shape == Shape.REF_NULL:
             values = (reader.heap_type(),)
+        elif shape == Shape.TYPE:
+            values = (spaces.types.read(reader),)
         elif shape == Shape.TABLE:
             values = (spaces.tables.read_optional(reader),)
         elif shape == Shape.MEMORY:

@@ -18,6 +18,7 @@ __all__ = [
     "HEAP_TYPES",
     "KEYWORDS",
     "OPERATORS",
+    "REFERENCE_WORDS",
     "SELECT_TYPED",
     "VALUE_TYPE_WORDS",
     "Operator",
@@ -28,8 +29,7 @@ __all__ = [
 ]
 
 
-CUSTOM_DESCRIPTORS: Final = "custom descriptors and exact types"
-"""A proposal that has no trace in the binary before its own, unlike those in `binary.features`."""
+CUSTOM_DESCRIPTORS: Final = features.CUSTOM_DESCRIPTORS
 
 
 class Shape(IntEnum):
@@ -62,6 +62,7 @@ class Shape(IntEnum):
     LANES = 24
     MEMARG_LANE = 25
     VECTOR_CONST = 26
+    TYPE = 27
 
 
 class Operator(NamedTuple):
@@ -78,6 +79,7 @@ _BY_OPCODE: Final = {
     Opcode.END: Shape.END,
     Opcode.SELECT: Shape.SELECT,
     Opcode.CALL_INDIRECT: Shape.CALL_INDIRECT,
+    Opcode.RETURN_CALL_INDIRECT: Shape.CALL_INDIRECT,
 }
 _BY_IMMEDIATES: Final[dict[tuple[Immediate, ...], Shape]] = {
     (): Shape.PLAIN,
@@ -92,6 +94,7 @@ _BY_IMMEDIATES: Final[dict[tuple[Immediate, ...], Shape]] = {
     (Immediate.MEMARG,): Shape.MEMARG,
     (Immediate.LABEL_TABLE,): Shape.BR_TABLE,
     (Immediate.REF_TYPE,): Shape.REF_NULL,
+    (Immediate.TYPE,): Shape.TYPE,
     (Immediate.TABLE,): Shape.TABLE,
     (Immediate.MEMORY,): Shape.MEMORY,
     (Immediate.ELEM,): Shape.ELEM,
@@ -127,7 +130,9 @@ VALUE_TYPE_WORDS: Final[dict[str, ValType]] = {
     "externref": EXTERNREF,
 }
 HEAP_TYPES: Final[dict[str, ValType]] = {"func": FUNCREF, "extern": EXTERNREF}
-"""The heap types whose nullable references are value types of WebAssembly 2.0."""
+"""Abstract heap types, as the type of nullable references to them."""
+REFERENCE_WORDS: Final = frozenset({"funcref", "externref"})
+"""The short names of reference types."""
 
 _UNSUPPORTED_TYPES: Final[dict[str, str]] = {
     **dict.fromkeys(("any", "eq", "i31", "struct", "array", "none", "nofunc", "noextern"), features.GC_TYPES),
@@ -139,15 +144,11 @@ _UNSUPPORTED_TYPES: Final[dict[str, str]] = {
 }
 
 _UNSUPPORTED_WORDS: Final[dict[str, str]] = {
-    **dict.fromkeys(("return_call", "return_call_indirect"), features.TAIL_CALLS),
-    **dict.fromkeys(("call_ref", "return_call_ref", "ref.as_non_null"), features.FUNCTION_REFERENCES),
-    **dict.fromkeys(("br_on_null", "br_on_non_null"), features.FUNCTION_REFERENCES),
     **dict.fromkeys(("throw", "throw_ref", "try_table"), features.EXCEPTIONS),
     **dict.fromkeys(("try", "catch", "catch_all", "delegate", "rethrow"), features.LEGACY_EXCEPTIONS),
     **dict.fromkeys(("ref.eq", "ref.test", "ref.cast", "ref.i31", "i31.get_s", "i31.get_u"), features.GC),
     **dict.fromkeys(("br_on_cast", "br_on_cast_fail"), features.GC),
     **dict.fromkeys(("any.convert_extern", "extern.convert_any"), features.GC),
-    **dict.fromkeys(("i64.add128", "i64.sub128", "i64.mul_wide_s", "i64.mul_wide_u"), features.WIDE_ARITHMETIC),
     **dict.fromkeys(
         ("cont.new", "cont.bind", "suspend", "resume", "resume_throw", "resume_throw_ref", "switch"),
         features.STACK_SWITCHING,

@@ -14,6 +14,7 @@ from wasmforge.binary import decode, features
 from wasmforge.binary.leb128 import encode_unsigned, write_unsigned
 from wasmforge.binary.names import encode_names
 from wasmforge.binary.sections import SECTION_ORDER, Section
+from wasmforge.binary.types import write_value_type
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.module import (
     CustomSection,
@@ -30,9 +31,8 @@ from wasmforge.syntax.module import (
     SegmentMode,
     Table,
 )
-from wasmforge.syntax.types import FUNCREF, ExternKind, Limits, MemoryType, TableType, ValType
+from wasmforge.syntax.types import FUNCREF, NON_NULL, ExternKind, Limits, MemoryType, TableType, ValType
 from wasmforge.text.body import BodyParser, Spaces
-from wasmforge.text.keywords import OPERATORS
 from wasmforge.text.lexer import Source
 from wasmforge.text.reader import Reader
 from wasmforge.text.spaces import Space, read_type_use
@@ -138,10 +138,14 @@ class ModuleParser(Reader):
             module = self._parse_fields(start)
         return module
 
+    def type_index(self) -> int:
+        return self._spaces.types.read(self)
+
     def _new_spaces(self) -> None:
         spaces = self._spaces = Spaces()
         self._by_kind = (spaces.functions, spaces.tables, spaces.memories, spaces.globals)
         self._names = NameSection()
+        self._rec_groups: list[tuple[int, int]] = []
 
     # The first pass
 
@@ -160,7 +164,7 @@ class ModuleParser(Reader):
                 self._identifier_at(self._spaces.types, field + 2)
                 types.append(field)
             elif word == "rec":
-                raise self.unsupported(features.GC_TYPES, field + 1)
+                self._collect_group(types)
             elif word == "tag":
                 raise self.unsupported(features.TAGS, field + 1)
             elif word == "elem":
@@ -171,13 +175,29 @@ class ModuleParser(Reader):
                 self._identifier_at(self._by_kind[_KINDS[word]], field + 2)
             self.at = field
             self._skip_field(word)
-        for field in types:
+        ends = {start + size for start, size in self._rec_groups}
+        starts = {start for start, _ in self._rec_groups}
+        grouped = False
+        for k, field in enumerate(types):
+            grouped = k in starts or (grouped and k not in ends)
             self.at = field + 2
             self.identifier()
             annotation = self.name_annotation()
             if annotation is not None:
                 self._names.types[len(self._spaces.types.types)] = annotation
-            self._type_definition()
+            self._type_definition(not grouped)
+
+    def _collect_group(self, types: list[int]) -> None:
+        """`(rec (type ...)*)`; groups of one type are like those without `rec`."""
+        first = len(types)
+        self.at += 2
+        while self.tokens[self.at] == "(" and self.tokens[self.at + 1] == "type":
+            self._identifier_at(self._spaces.types, self.at + 2)
+            types.append(self.at)
+            self.skip()
+        self.expect(")")
+        if len(types) - first > 1:
+            self._rec_groups.append((first, len(types) - first))
 
     def _identifier_at(self, space: Space, at: int) -> None:
         token = self.tokens[at]
@@ -204,9 +224,9 @@ class ModuleParser(Reader):
                     space.add(self, at, "")
                     break
 
-    def _type_definition(self) -> None:
+    def _type_definition(self, alone: bool) -> None:
         if self.open("func"):
-            self._spaces.types.define(self.function_type())
+            self._spaces.types.define(self.function_type(), alone)
             self.expect(")")
             return
         word = self.tokens[self.at + 1]
@@ -263,6 +283,7 @@ class ModuleParser(Reader):
     def _finished(self) -> Module:
         module = self._module
         module.types = self._spaces.types.types
+        module.rec_groups = self._rec_groups
         if self._body.uses_data:
             module.data_count = len(module.data)
         self._identifiers_to_names()
@@ -390,7 +411,11 @@ class ModuleParser(Reader):
         self._module.code.append(FunctionBody(runs, code))
         self._function_names(function, local_space, annotated)
         if self._body.hints:
-            size = len(encode_unsigned(len(runs))) + sum(len(encode_unsigned(n)) + 1 for n, _ in runs)
+            size = len(encode_unsigned(len(runs)))
+            for n, t in runs:
+                encoded = bytearray()
+                write_value_type(encoded, t)
+                size += len(encode_unsigned(n)) + len(encoded)
             self._hints.append((function, [(size + offset, hint) for offset, hint in self._body.hints]))
 
     def _add_locals(self, space: Space, names: list[str], start: int) -> None:
@@ -420,10 +445,11 @@ class ModuleParser(Reader):
             return
         self.at = start
         table = self.table_type()
-        if self.tokens[self.at] in OPERATORS or (self.tokens[self.at] == "(" and self.tokens[self.at + 1] in OPERATORS):
-            raise self.unsupported(features.FUNCTION_REFERENCES, self.at + (self.tokens[self.at] == "("))
+        init: Expression | None = None
+        if self.tokens[self.at] != ")":
+            init = Expression(self._body.expression(False))
         self.expect(")")
-        self._module.tables.append(Table(table))
+        self._module.tables.append(Table(table, init))
 
     def _inline_elements(self, index: int, element: ValType, is_64: bool) -> None:
         """`reftype (elem ...)`: a table that is as large as the segment that fills it (section 6.6.7)."""
@@ -437,11 +463,12 @@ class ModuleParser(Reader):
         self.expect(")")
         self.expect(")")
         uses_expressions = (bool(items) and isinstance(items[0], Expression)) or element != FUNCREF
+        if uses_expressions:
+            items = tuple([_function_reference(x) if isinstance(x, int) else x for x in items])
+        t = element if uses_expressions else _FUNCTION_REFERENCE
         self._module.tables.append(Table(TableType(element, Limits(len(items), len(items)), is_64)))
         offset = _ZERO_64 if is_64 else _ZERO
-        self._module.elements.append(
-            ElementSegment(SegmentMode.ACTIVE, element, index, offset, items, uses_expressions)
-        )
+        self._module.elements.append(ElementSegment(SegmentMode.ACTIVE, t, index, offset, items, uses_expressions))
 
     def _memory(self) -> None:
         index, imported = self._inline(ExternKind.MEMORY)
@@ -512,7 +539,7 @@ class ModuleParser(Reader):
             bare = True
         if offset is not None:
             mode = SegmentMode.ACTIVE
-        element = FUNCREF
+        element = _FUNCTION_REFERENCE
         items: tuple[int, ...] | tuple[Expression, ...]
         expressions = False
         if self.take("func") or (bare and (self.at_index() or self.tokens[self.at] == ")")):
@@ -634,11 +661,21 @@ class ModuleParser(Reader):
             custom.append(CustomSection(name, data, before))
 
 
+_FUNCTION_REFERENCE: Final = ValType(FUNCREF | NON_NULL)
+"""The elements of a segment that lists function indices."""
+
+
+def _function_reference(function: int) -> Expression:
+    """The constant expression that a function index in a segment of expressions stands for."""
+    return Expression(bytes((Opcode.REF_FUNC,)) + encode_unsigned(function) + bytes((Opcode.END,)))
+
+
 _ZERO: Final = Expression(bytes((Opcode.I32_CONST, 0, Opcode.END)))
 _ZERO_64: Final = Expression(bytes((Opcode.I64_CONST, 0, Opcode.END)))
 
 _FIELDS: Final[dict[str, Callable[[ModuleParser], None]]] = {
     "type": ModuleParser._type,
+    "rec": ModuleParser._type,
     "import": ModuleParser._import,
     "func": ModuleParser._func,
     "table": ModuleParser._table,

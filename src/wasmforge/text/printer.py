@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from wasmforge.binary import instructions
 from wasmforge.binary.sections import Section
+from wasmforge.syntax.canonical import groups
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.instructions import Immediate, Instruction, Opcode
+from wasmforge.syntax.instructions import EMPTY_BLOCK, Immediate, Instruction, Opcode, block_result
 from wasmforge.syntax.module import (
     CustomSection,
     DataSegment,
@@ -26,7 +27,8 @@ from wasmforge.syntax.module import (
     SegmentMode,
 )
 from wasmforge.syntax.types import (
-    EXTERNREF,
+    CONCRETE,
+    NON_NULL,
     ExternKind,
     FuncType,
     GlobalType,
@@ -34,6 +36,8 @@ from wasmforge.syntax.types import (
     MemoryType,
     TableType,
     ValType,
+    nullable,
+    type_index,
     value_type_name,
 )
 from wasmforge.text.literals import F32_FORMAT, F64_FORMAT, float_text
@@ -157,17 +161,21 @@ class _Printer:
 
     def _fields(self) -> Iterator[str]:
         module = self.module
-        for k, ft in enumerate(module.types):
-            yield f"(type {self.types.definition(k)} (func{_signature(ft)}))"
+        for start, end in groups(len(module.types), module.rec_groups):
+            definitions = [
+                f"(type {self.types.definition(k)} (func{self._signature(module.types[k])}))" for k in range(start, end)
+            ]
+            yield definitions[0] if end == start + 1 else f"(rec {' '.join(definitions)})"
         counts = [0, 0, 0, 0]
         for i in module.imports:
             yield self._import(i, counts)
         for k, table in enumerate(module.tables, counts[ExternKind.TABLE]):
-            yield f"(table {self.tables.definition(k)} {_table_type(table.type)})"
+            init = "" if table.init is None else " " + self._flat(table.init)
+            yield f"(table {self.tables.definition(k)} {self._table_type(table.type)}{init})"
         for k, memory in enumerate(module.memories, counts[ExternKind.MEMORY]):
             yield f"(memory {self.memories.definition(k)} {_memory_type(memory)})"
         for k, g in enumerate(module.globals, counts[ExternKind.GLOBAL]):
-            yield f"(global {self.globals.definition(k)} {_global_type(g.type)} {self._flat(g.init)})"
+            yield f"(global {self.globals.definition(k)} {self._global_type(g.type)} {self._flat(g.init)})"
         for e in module.exports:
             name = _string_literal(e.name)
             yield f"(export {name} ({_KINDS[e.kind]} {self.by_kind[e.kind].reference(e.index)}))"
@@ -175,10 +183,8 @@ class _Printer:
             yield f"(start {self.functions.reference(module.start)})"
         for k, segment in enumerate(module.elements):
             yield self._element_segment(k, segment)
-        for k, (type_index, body) in enumerate(
-            zip(module.functions, module.code, strict=True), counts[ExternKind.FUNC]
-        ):
-            yield from self._function(k, type_index, body)
+        for k, (x, body) in enumerate(zip(module.functions, module.code, strict=True), counts[ExternKind.FUNC]):
+            yield from self._function(k, x, body)
         for k, data in enumerate(module.data):
             yield self._data_segment(k, data)
         yield from self._custom_sections()
@@ -187,11 +193,11 @@ class _Printer:
         definition = self.by_kind[i.kind].definition(counts[i.kind])
         counts[i.kind] += 1
         if isinstance(i.type, TableType):
-            description = _table_type(i.type)
+            description = self._table_type(i.type)
         elif isinstance(i.type, MemoryType):
             description = _memory_type(i.type)
         elif isinstance(i.type, GlobalType):
-            description = _global_type(i.type)
+            description = self._global_type(i.type)
         else:
             description = f"(type {self.types.reference(i.type)})"
         place = f"{_string_literal(i.module)} {_string_literal(i.name)}"
@@ -216,7 +222,7 @@ class _Printer:
             if segment.table:
                 parts.append(f"(table {self.tables.reference(segment.table)})")
             parts.append(self._offset(segment.table_offset))
-        parts.append(value_type_name(segment.type) if segment.uses_expressions else "func")
+        parts.append(self._type_name(segment.type) if segment.uses_expressions else "func")
         for item in segment.items:
             if isinstance(item, Expression):
                 parts.append(f"(item {self._flat(item)})")
@@ -260,7 +266,7 @@ class _Printer:
         count = 0
         if ft is not None:
             head += self._declarations("param", ft.params, 0)
-            head += _results(ft.results)
+            head += self._results(ft.results)
             count = len(ft.params)
         yield head
         local_types = [t for n, t in body.locals for _ in range(n)]
@@ -279,9 +285,9 @@ class _Printer:
                 if together:
                     out.append(f" ({keyword} {' '.join(together)})")
                     together = []
-                out.append(f" ({keyword} {name} {value_type_name(t)})")
+                out.append(f" ({keyword} {name} {self._type_name(t)})")
             else:
-                together.append(value_type_name(t))
+                together.append(self._type_name(t))
         if together:
             out.append(f" ({keyword} {' '.join(together)})")
         return "".join(out)
@@ -309,7 +315,37 @@ class _Printer:
     def _block_type(self, t: int) -> str:
         if t >= 0:
             return f" (type {self.types.reference(t)})"
-        return "" if t == -64 else f" (result {value_type_name(t + 0x80)})"
+        return "" if t == EMPTY_BLOCK else f" (result {self._type_name(block_result(t))})"
+
+    # Types
+
+    def _type_name(self, t: int) -> str:
+        if t < CONCRETE:
+            return value_type_name(t)
+        return f"(ref {'null ' if nullable(t) else ''}{self._heap_type(t)})"
+
+    def _heap_type(self, t: int) -> str:
+        if t >= CONCRETE:
+            return self.types.reference(type_index(t))
+        return value_type_name(t & ~NON_NULL).removesuffix("ref")
+
+    def _type_names(self, types: Iterable[int]) -> str:
+        return " ".join(map(self._type_name, types))
+
+    def _results(self, types: tuple[ValType, ...]) -> str:
+        return f" (result {self._type_names(types)})" if types else ""
+
+    def _signature(self, ft: FuncType) -> str:
+        params = f" (param {self._type_names(ft.params)})" if ft.params else ""
+        return params + self._results(ft.results)
+
+    def _table_type(self, t: TableType) -> str:
+        return f"{'i64 ' if t.is_64 else ''}{_limits(t.limits)} {self._type_name(t.element)}"
+
+    def _global_type(self, t: GlobalType) -> str:
+        return f"(mut {self._type_name(t.content)})" if t.mutable else self._type_name(t.content)
+
+    # Instructions
 
     def _words(self, i: Instruction) -> str:
         """An instruction other than those of blocks, with its immediates in the order of the text."""
@@ -363,30 +399,13 @@ def _indent(depth: int) -> str:
     return "  " * min(depth, _DEEPEST_INDENT)
 
 
-def _results(types: tuple[ValType, ...]) -> str:
-    return f" (result {' '.join(map(value_type_name, types))})" if types else ""
-
-
-def _signature(ft: FuncType) -> str:
-    params = f" (param {' '.join(map(value_type_name, ft.params))})" if ft.params else ""
-    return params + _results(ft.results)
-
-
 def _limits(limits: Limits) -> str:
     return f"{limits.minimum}" if limits.maximum is None else f"{limits.minimum} {limits.maximum}"
-
-
-def _table_type(t: TableType) -> str:
-    return f"{'i64 ' if t.is_64 else ''}{_limits(t.limits)} {value_type_name(t.element)}"
 
 
 def _memory_type(t: MemoryType) -> str:
     pages = "" if t.page_size_log2 == 16 else f" (pagesize {1 << t.page_size_log2})"
     return f"{'i64 ' if t.is_64 else ''}{_limits(t.limits)}{' shared' if t.shared else ''}{pages}"
-
-
-def _global_type(t: GlobalType) -> str:
-    return f"(mut {value_type_name(t.content)})" if t.mutable else value_type_name(t.content)
 
 
 def _place(custom: CustomSection, behind_names: bool) -> str:
@@ -452,6 +471,7 @@ _SHOWN: Final[dict[tuple[Immediate, ...], _Show]] = {
     (Immediate.GLOBAL,): lambda p, v: p.globals.reference(v[0]),
     (Immediate.ELEM,): lambda p, v: p.elements.reference(v[0]),
     (Immediate.DATA,): lambda p, v: p.data.reference(v[0]),
+    (Immediate.TYPE,): lambda p, v: p.types.reference(v[0]),
     (Immediate.TABLE,): _optional(_tables),
     (Immediate.MEMORY,): _optional(_memories),
     (Immediate.ELEM, Immediate.TABLE): _segment_and(_elements, _tables),
@@ -468,7 +488,7 @@ _SHOWN: Final[dict[tuple[Immediate, ...], _Show]] = {
     (Immediate.V128_CONST,): lambda p, v: vector_text(v[0]),
     (Immediate.LANE,): lambda p, v: str(v[0]),
     (Immediate.LANES,): lambda p, v: " ".join(map(str, v[0])),
-    (Immediate.REF_TYPE,): lambda p, v: "extern" if v[0] == EXTERNREF else "func",
-    (Immediate.SELECT_TYPES,): lambda p, v: f"(result {' '.join(map(value_type_name, v[0]))})",
+    (Immediate.REF_TYPE,): lambda p, v: p._heap_type(v[0]),
+    (Immediate.SELECT_TYPES,): lambda p, v: f"(result {p._type_names(v[0])})",
 }
 """How the immediates of an instruction are written, by their kinds. Memory arguments need the instruction's row."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from wasmforge.binary import features
-from wasmforge.syntax.types import FuncType, GlobalType, Limits, MemoryType, TableType, ValType
+from wasmforge.syntax.types import NON_NULL, FuncType, GlobalType, Limits, MemoryType, TableType, ValType, concrete_type
 from wasmforge.text import keywords
 from wasmforge.text.errors import ParseError
 from wasmforge.text.lexer import Source, is_string, string_bytes
@@ -176,7 +176,7 @@ class Reader:
 
     def reference_type(self) -> ValType:
         token = self.tokens[self.at]
-        if token in ("funcref", "externref"):
+        if token in keywords.REFERENCE_WORDS:
             self.at += 1
             return keywords.VALUE_TYPE_WORDS[token]
         if self.open("ref"):
@@ -187,30 +187,31 @@ class Reader:
         token = self.tokens[self.at]
         if token == "(":
             return self.tokens[self.at + 1] == "ref"
-        return token in ("funcref", "externref") or keywords.unsupported_type(token) is not None
+        return token in keywords.REFERENCE_WORDS or keywords.unsupported_type(token) is not None
 
     def _reference(self) -> ValType:
-        """The rest of `(ref null? heaptype)`: the long names of funcref and externref are all that is known."""
-        start = self.at - 1
-        nullable = self.take("null")
+        """The rest of `(ref null? heaptype)`."""
+        null = self.take("null")
         t = self.heap_type()
-        if not nullable:
-            raise self.unsupported(features.FUNCTION_REFERENCES, start)
         self.expect(")")
-        return t
+        return t if null else ValType(t | NON_NULL)
 
     def heap_type(self) -> ValType:
-        """A heap type, as the value type of its nullable references."""
+        """A heap type, as the type of nullable references to it."""
         token = self.tokens[self.at]
         t = keywords.HEAP_TYPES.get(token)
         if t is None:
             if self.at_index():
-                raise self.unsupported(features.FUNCTION_REFERENCES)
+                return concrete_type(self.type_index(), True)
             if token == "(" and self.tokens[self.at + 1] == "exact":
                 raise self.unsupported(keywords.CUSTOM_DESCRIPTORS, self.at + 1)
             raise self.unexpected("a heap type")
         self.at += 1
         return t
+
+    def type_index(self) -> int:
+        """A type index; by identifier only in a module, whose parser knows them."""
+        return self.number(32, "a type index")
 
     def function_type(self) -> FuncType:
         """The rest of `(func (param ...)* (result ...)*)`, its closing parenthesis included."""

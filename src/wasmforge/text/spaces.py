@@ -60,9 +60,10 @@ class Types(Space):
         """Whether a type was asked for that is not known yet."""
         self._first: dict[tuple[tuple[ValType, ...], tuple[ValType, ...]], int] = {}
 
-    def define(self, ft: FuncType) -> None:
-        """Appends a type definition of the text."""
-        self._first.setdefault((ft.params, ft.results), len(self.types))
+    def define(self, ft: FuncType, alone: bool = True) -> None:
+        """Appends a type definition of the text. Type uses without an index never mean one of a group of several."""
+        if alone:
+            self._first.setdefault((ft.params, ft.results), len(self.types))
         self.types.append(ft)
 
     def matching(self, params: tuple[ValType, ...], results: tuple[ValType, ...]) -> int:

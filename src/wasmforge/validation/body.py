@@ -15,14 +15,16 @@ does a function take over that tells these cases apart.
 
 from __future__ import annotations
 
-from wasmforge.binary.features import opcode_error, type_error
+from wasmforge.binary.features import opcode_error
 from wasmforge.binary.leb128 import read_signed, read_unsigned
+from wasmforge.binary.types import read_heap_type, read_value_type
 from wasmforge.syntax import types as value_types
 from wasmforge.syntax.errors import MalformedError
 from wasmforge.syntax.features import Feature, switched_off
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.limits import NESTING, OPERANDS
-from wasmforge.syntax.types import value_type_name
+from wasmforge.syntax.subtyping import all_match, matches
+from wasmforge.syntax.types import concrete_type, is_reference, value_type_name, with_index
 from wasmforge.validation import vectors
 from wasmforge.validation.errors import Invalid
 from wasmforge.validation.tables import (
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 
     from mypy_extensions import i64
 
-__all__ = ["Context", "Locals", "check_body", "require"]
+__all__ = ["Context", "Locals", "check_body", "require", "unknown_type"]
 
 I32: Final = 0x7F
 I64: Final = 0x7E
@@ -65,6 +67,12 @@ EXTERNREF: Final = 0x6F
 assert (value_types.I32, value_types.I64, value_types.F32, value_types.F64) == (I32, I64, F32, F64)
 assert value_types.V128 == V128
 assert (value_types.FUNCREF, value_types.EXTERNREF) == (FUNCREF, EXTERNREF)
+
+NON_NULL: Final = 0x80
+CONCRETE: Final = 0x100
+INDEX_SHIFT: Final = 10
+BOTTOM_REFERENCE: Final = NON_NULL
+assert (value_types.NON_NULL, value_types.CONCRETE, value_types.INDEX_SHIFT) == (NON_NULL, CONCRETE, INDEX_SHIFT)
 
 BOTTOM: Final = 0
 """The type of an operand that unreachable code took from a polymorphic stack: it matches every type."""
@@ -89,6 +97,8 @@ class Context:
         """The proposals that are allowed, bits of `syntax.features.Feature`; `require` asks."""
         self.type_params: list[list[int]] = []
         self.type_results: list[list[int]] = []
+        self.canonical: list[int] = []
+        """The smallest of the equal type indices of each; all value types here are made of these."""
         self.function_types: list[int] = []
         self.table_elements: list[int] = []
         self.table_addresses: list[int] = []
@@ -103,6 +113,10 @@ class Context:
         self.declared: set[int] = set()
         """C.refs: the functions that `ref.func` may name inside a body."""
         self.uses_vectors = False
+        self.tail_calls = 0
+        """How many there have been, in all bodies so far."""
+        self.used_features = 0
+        """The proposals that `require` was asked for."""
         self.value_types = VALUE_TYPE
         """1 for bytes that are value types, without those that are switched off."""
 
@@ -117,6 +131,7 @@ def require(c: Context, feature: int, at: int) -> None:
     """Refuses an instruction whose proposal is switched off. `at` is its position in the code."""
     if not c.features >> feature & 1:
         raise Invalid(switched_off(feature), at)
+    c.used_features |= 1 << feature
 
 
 class Locals:
@@ -124,17 +139,29 @@ class Locals:
 
     Threat: a few bytes declare 50,000 locals, and a module has a million functions. Only the first `EXPANDED` are
     written out, the others are found by bisection in the run-length encoding.
+
+    Locals without an initial value must be set before they are read (section 3.1.5, "C.locals"). So that nobody else
+    pays for it, a function that has some writes out only the locals before the first of them; `type_of` and `assign`,
+    the slow ways, keep track of what has been set, and `leave` forgets what was set in a block.
     """
 
     EXPANDED: Final = 256
 
     def __init__(self, params: list[int], runs: tuple[tuple[int, int], ...]) -> None:
         self.types = list(params)
-        self.run_ends: list[int] = []
-        self.run_types: list[int] = []
+        self.parameters = len(params)
+        self.run_ends: list[int] = [self.parameters]
+        self.run_types: list[int] = [BOTTOM]  # of the parameters, which are all written out
+        self.tracked = False
+        self.initialised: set[int] = set()
+        self.order: list[int] = []
+        """The locals that were set, in order; those of blocks that have ended are gone."""
         total = len(params)
         for count, t in runs:
-            room = self.EXPANDED - len(self.types)
+            room = 0 if self.tracked else self.EXPANDED - len(self.types)
+            if t >= NON_NULL and t & NON_NULL and count:
+                self.tracked = True
+                room = 0
             if room > 0:
                 self.types.extend([t] * min(count, room))
             total += count
@@ -143,7 +170,27 @@ class Locals:
         self.count = total
 
     def type_of(self, x: int, at: int) -> int:
-        """The type of local `x` when it is not one of `types`. `at` is the position for the error."""
+        """The type of local `x`, about to be read, when it is not one of `types`. `at` is the position for the
+        error."""
+        t = self._find(x, at)
+        if t >= NON_NULL and t & NON_NULL and x not in self.initialised:
+            raise Invalid(f"uninitialized local {x}: it has no initial value and is not set before", at)
+        return t
+
+    def assign(self, x: int, at: int) -> int:
+        """The type of local `x`, which is about to be set, when it is not one of `types`."""
+        t = self._find(x, at)
+        if t >= NON_NULL and t & NON_NULL and x not in self.initialised:
+            self.initialised.add(x)
+            self.order.append(x)
+        return t
+
+    def leave(self, height: int) -> None:
+        """Forgets what was set since `order` had `height` entries."""
+        while len(self.order) > height:
+            self.initialised.discard(self.order.pop())
+
+    def _find(self, x: int, at: int) -> int:
         if x >= self.count:
             raise Invalid(f"unknown local {x}: the function has {self.count} locals", at)
         low = 0
@@ -173,7 +220,7 @@ def _pop(stack: list[int], expected: int, at: int) -> int:
     if t == BASE:
         wanted = "a value" if expected == BOTTOM else value_type_name(expected)
         raise Invalid(f"type mismatch: expected {wanted}, found nothing on the stack of the block", at)
-    if t != expected and t != BOTTOM and expected != BOTTOM:
+    if t != expected and t != BOTTOM and expected != BOTTOM and not matches(t, expected):
         raise Invalid(f"type mismatch: expected {value_type_name(expected)}, found {value_type_name(t)}", at)
     stack.pop()
     return expected if t == BOTTOM else t
@@ -223,7 +270,7 @@ def _check_top(stack: list[int], types: list[int], at: int) -> None:
         t = stack[depth]
         if t == POLYMORPHIC:
             return
-        if t != types[n] and t != BOTTOM:
+        if t != types[n] and t != BOTTOM and not matches(t, types[n]):
             raise Invalid(f"type mismatch: expected {value_type_name(types[n])}, found {_name(t)}", at)
 
 
@@ -294,22 +341,42 @@ def _element_type(c: Context, x: int, at: int) -> int:
 
 
 def _read_block_type(c: Context, code: bytes, pc: int, base: int, at: int) -> tuple[int, int]:
-    """A block type that is not a value type: returns the type index and the index after it (section 5.4.1)."""
+    """A block type that is not one byte: returns the type index, or what `block_type_of` makes of a reference type, and
+    the index after it (section 5.4.1)."""
     x, after = read_signed(code, pc, 33, base)
     if x < 0:
         if after != pc + 1:
             raise MalformedError("malformed block type", base + pc)
-        raise _type_error(c, code[pc], "block", base + pc, at)
+        t, after = read_value_type(code, pc, base, "malformed block type")
+        return -_value_type(c, t, at), after
     if x >= len(c.type_params):
-        raise Invalid(f"unknown type {x}: the module has {len(c.type_params)} types", at)
+        raise unknown_type(x, len(c.type_params), at)
     return x, after
 
 
-def _type_error(c: Context, byte: int, what: str, offset: int, at: int) -> Exception:
-    """The error for a byte that should be a value type: what it is may be switched off."""
-    if byte == V128:  # known, so it can only be switched off
-        return Invalid(switched_off(Feature.SIMD), at)
-    return type_error(byte, f"malformed {what} type {byte:#04x}", offset)
+def unknown_type(x: int, count: int, at: int) -> Invalid:
+    return Invalid(f"unknown type {x}: the module has {count} types", at)
+
+
+def _type_index(c: Context, x: int, at: int) -> int:
+    """Checks a type index."""
+    if x >= len(c.type_params):
+        raise unknown_type(x, len(c.type_params), at)
+    return x
+
+
+def _value_type(c: Context, t: int, at: int) -> int:
+    """Checks a value type and returns it with a canonical index."""
+    if t == V128:
+        require(c, Feature.SIMD, at)
+    if t >= NON_NULL:
+        require(c, Feature.FUNCTION_REFERENCES, at)
+        if t >= CONCRETE:
+            x = t >> INDEX_SHIFT
+            if x >= len(c.canonical):
+                raise unknown_type(x, len(c.canonical), at)
+            return with_index(t, c.canonical[x])
+    return t
 
 
 def _unknown_label(x: int, depth: int, at: int) -> Invalid:
@@ -364,6 +431,9 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
     block_params: list[list[int]] = [_NO_TYPES]
     block_results: list[list[int]] = [results]
     bases: list[int] = [0]
+    # Of locals without an initial value: how many had been set when the block began.
+    tracked: bool = local_variables.tracked
+    heights: list[int] = [0]
 
     while pc < end:
         start = pc
@@ -431,7 +501,7 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             if x < expanded:
                 t = local_types[x]
             else:
-                t = local_variables.type_of(x, start)
+                t = local_variables.assign(x, start)
             if stack[-1] == t:
                 if op == 0x21:
                     stack.pop()
@@ -489,7 +559,7 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
                 _pop_all(stack, types, start)
             if stack[-1] != BASE and stack[-1] != POLYMORPHIC:
                 raise _remaining(stack, types, start)
-            if opcodes[-1] == Opcode.IF and block_params[-1] != types:
+            if opcodes[-1] == Opcode.IF and block_params[-1] != types and not all_match(block_params[-1], types):
                 raise Invalid(
                     f"type mismatch: an if without else has the type {_names(block_params[-1])} -> {_names(types)}, "
                     "whose results must be its parameters",
@@ -501,6 +571,8 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             block_params.pop()
             block_results.pop()
             bases.pop()
+            if tracked:
+                local_variables.leave(heights.pop())
             if opcodes:
                 if types:
                     _push_all(stack, types, start)
@@ -526,8 +598,11 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
                 types = BLOCK_RESULT[x]
             else:
                 x, pc = _read_block_type(c, code, pc, base, start)
-                params = c.type_params[x]
-                types = c.type_results[x]
+                if x >= 0:
+                    params = c.type_params[x]
+                    types = c.type_results[x]
+                else:
+                    types = [-x]
             if op == 0x04:
                 if stack[-1] == I32:
                     stack.pop()
@@ -542,6 +617,8 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             block_params.append(params)
             block_results.append(types)
             bases.append(len(stack))
+            if tracked:
+                heights.append(len(local_variables.order))
             stack.append(BASE)
             if params:
                 _push_all(stack, params, start)
@@ -600,7 +677,7 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             _pop(stack, I32, start)
             t = _pop(stack, BOTTOM, start)
             t = _pop(stack, t, start)
-            if t in (FUNCREF, EXTERNREF):
+            if t != BOTTOM and is_reference(t):
                 raise Invalid(
                     f"type mismatch: select without a type takes numbers, found {value_type_name(t)}; "
                     "write (result ...) on it",
@@ -612,13 +689,7 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
         if op == 0x11:  # call_indirect
             x, pc = read_unsigned(code, pc, 32, base)
             y, pc = read_unsigned(code, pc, 32, base)
-            t = _table_element(c, y, start)
-            if t != FUNCREF:
-                raise Invalid(
-                    f"type mismatch: call_indirect needs a table of funcref, found {value_type_name(t)}", start
-                )
-            if x >= len(c.type_params):
-                raise Invalid(f"unknown type {x}: the module has {len(c.type_params)} types", start)
+            _check_call_indirect(c, x, y, start)
             _pop(stack, c.table_addresses[y], start)
             _pop_all(stack, c.type_params[x], start)
             _push_all(stack, c.type_results[x], start)
@@ -660,6 +731,8 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             stack[-1] = BASE
             stack.extend(block_params[-1])
             opcodes[-1] = Opcode.ELSE
+            if tracked:
+                local_variables.leave(heights[-1])
             continue
 
         if op == 0x00:  # unreachable
@@ -710,9 +783,81 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             pc = _check_prefixed(c, stack, code, pc, x, base, start)
             continue
 
+        if op == 0x12 or op == 0x13 or op == 0x15:  # return_call, return_call_indirect, return_call_ref
+            pc = _check_tail_call(c, stack, code, pc, op, base, start, results)
+            _set_unreachable(stack, bases[-1])
+            continue
+
+        if op == 0xD5 or op == 0xD6:  # br_on_null, br_on_non_null
+            require(c, Feature.FUNCTION_REFERENCES, start)
+            x, pc = read_unsigned(code, pc, 32, base)
+            if x >= len(labels):
+                raise _unknown_label(x, len(labels), start)
+            _check_branch_on_null(stack, labels[-1 - x], op == 0xD5, start)
+            continue
+
         pc = _check_rare(c, stack, code, pc, op, base, start)
 
     raise MalformedError(_UNEXPECTED_END, base + end)
+
+
+def _check_call_indirect(c: Context, x: int, table: int, at: int) -> None:
+    """The type index `x` and the table of a call through a table; its operands are left to the caller."""
+    t = _table_element(c, table, at)
+    if not matches(t, FUNCREF):
+        raise Invalid(f"type mismatch: call_indirect needs a table of funcref, found {value_type_name(t)}", at)
+    _type_index(c, x, at)
+
+
+def _check_tail_call(
+    c: Context, stack: list[int], code: bytes, pc: int, op: int, base: int, at: int, results: list[int]
+) -> int:
+    """Checks return_call, return_call_indirect or return_call_ref and returns the index after it (section 3.4.1)."""
+    x, pc = read_unsigned(code, pc, 32, base)
+    require(c, Feature.TAIL_CALL, at)
+    c.tail_calls += 1
+    if op == 0x12:
+        _check_function(c, x, at)
+        x = c.function_types[x]
+    elif op == 0x13:
+        y, pc = read_unsigned(code, pc, 32, base)
+        _check_call_indirect(c, x, y, at)
+        _pop(stack, c.table_addresses[y], at)
+    else:
+        require(c, Feature.FUNCTION_REFERENCES, at)
+        _pop(stack, concrete_type(c.canonical[_type_index(c, x, at)], True), at)
+    _pop_all(stack, c.type_params[x], at)
+    if not all_match(c.type_results[x], results):
+        raise Invalid(
+            f"type mismatch: a tail call of a function that returns {_names(c.type_results[x])} in one that returns "
+            f"{_names(results)}",
+            at,
+        )
+    return pc
+
+
+def _pop_reference(stack: list[int], at: int) -> int:
+    """Pops a reference of any type; `BOTTOM_REFERENCE` when unreachable code does not say which."""
+    t = _pop(stack, BOTTOM, at)
+    if t == BOTTOM:
+        return BOTTOM_REFERENCE
+    if not is_reference(t):
+        raise Invalid(f"type mismatch: expected a reference, found {value_type_name(t)}", at)
+    return t
+
+
+def _check_branch_on_null(stack: list[int], types: list[int], on_null: bool, at: int) -> None:
+    """br_on_null, whose label has `types`, and br_on_non_null, whose label also takes the reference (section 3.4.3)."""
+    t = _pop_reference(stack, at) | NON_NULL
+    if on_null:
+        if types:
+            _pop_and_push(stack, types, at)
+        stack.append(t)
+        return
+    if not types or not matches(t, types[-1]):
+        raise Invalid(f"type mismatch: br_on_non_null to a label of type {_names(types)} with {value_type_name(t)}", at)
+    if len(types) > 1:
+        _pop_and_push(stack, types[:-1], at)
 
 
 def _check_br_table(
@@ -805,6 +950,8 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
     signature = PREFIXED.get(op)
     if signature is None:
         raise opcode_error(op, base + at)
+    if op >= Opcode.I64_ADD128:
+        require(c, Feature.WIDE_ARITHMETIC, at)
     _pop_all(stack, signature[0], at)
     stack.extend(signature[1])
     return pc
@@ -864,7 +1011,7 @@ def _pop_range(stack: list[int], pc: int, target: int, value: int, count: int, a
 
 
 def _check_same_element(target: int, source: int, at: int) -> None:
-    if target != source:
+    if not matches(source, target):
         raise Invalid(
             f"type mismatch: expected elements of type {value_type_name(target)}, found {value_type_name(source)}", at
         )
@@ -874,16 +1021,23 @@ def _check_rare(c: Context, stack: list[int], code: bytes, pc: int, op: int, bas
     """Checks the one-byte instructions that hardly occur: references, table accesses, typed select; everything
     else is no instruction. Returns the index after it."""
     if op == Opcode.REF_NULL:
-        t = code[pc]
-        if t != FUNCREF and t != EXTERNREF:
-            raise type_error(t, f"malformed reference type {t:#04x}", base + pc)
-        stack.append(t)
-        return pc + 1
+        t, pc = read_heap_type(code, pc, base)
+        stack.append(_value_type(c, t, at))
+        return pc
     if op == Opcode.REF_IS_NULL:
-        t = _pop(stack, BOTTOM, at)
-        if t != BOTTOM and t != FUNCREF and t != EXTERNREF:
-            raise Invalid(f"type mismatch: expected a reference, found {value_type_name(t)}", at)
+        _pop_reference(stack, at)
         stack.append(I32)
+        return pc
+    if op == Opcode.REF_AS_NON_NULL:
+        require(c, Feature.FUNCTION_REFERENCES, at)
+        stack.append(_pop_reference(stack, at) | NON_NULL)
+        return pc
+    if op == Opcode.CALL_REF:
+        x, pc = read_unsigned(code, pc, 32, base)
+        require(c, Feature.FUNCTION_REFERENCES, at)
+        _pop(stack, concrete_type(c.canonical[_type_index(c, x, at)], True), at)
+        _pop_all(stack, c.type_params[x], at)
+        _push_all(stack, c.type_results[x], at)
         return pc
     if op == Opcode.REF_FUNC:
         x, pc = read_unsigned(code, pc, 32, base)
@@ -893,7 +1047,7 @@ def _check_rare(c: Context, stack: list[int], code: bytes, pc: int, op: int, bas
                 f"undeclared function reference {x}: name the function in an element segment, an export or a global",
                 at,
             )
-        stack.append(FUNCREF)
+        stack.append(concrete_type(c.canonical[c.function_types[x]], False))
         return pc
     if op == Opcode.TABLE_GET:
         x, pc = read_unsigned(code, pc, 32, base)
@@ -917,14 +1071,13 @@ def _check_typed_select(c: Context, stack: list[int], code: bytes, pc: int, base
     if count > len(code) - pc:
         raise MalformedError(_UNEXPECTED_END, base + len(code))
     n = count
+    t = BOTTOM
     while n > 0:
-        if not c.value_types[code[pc]]:
-            raise _type_error(c, code[pc], "value", base + pc, at)
-        pc += 1
+        t, pc = read_value_type(code, pc, base)
         n -= 1
     if count != 1:
         raise Invalid(f"invalid result arity: select has one result, found {count}", at)
-    t = code[pc - 1]
+    t = _value_type(c, t, at)
     _pop(stack, I32, at)
     _pop(stack, t, at)
     _pop(stack, t, at)

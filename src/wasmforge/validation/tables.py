@@ -6,8 +6,9 @@ loop which of the shapes below an opcode has. Prefixed ordinary instructions com
 
 from __future__ import annotations
 
+from wasmforge.binary.types import VALUE_TYPE_BYTES
 from wasmforge.syntax.instructions import BY_OPCODE, INSTRUCTIONS, InstructionRow
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128
+from wasmforge.syntax.types import V128
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,10 +73,10 @@ NATURAL_ALIGNMENT: Final = _table(
 )
 """The exponent of the alignment of a load or a store."""
 
-VALUE_TYPE: Final = _table(dict.fromkeys((I32, I64, F32, F64, V128, FUNCREF, EXTERNREF), 1))
+VALUE_TYPE: Final = _table(dict.fromkeys(VALUE_TYPE_BYTES, 1))
 """1 for bytes that are value types."""
 
-VALUE_TYPE_WITHOUT_V128: Final = _table(dict.fromkeys((I32, I64, F32, F64, FUNCREF, EXTERNREF), 1))
+VALUE_TYPE_WITHOUT_V128: Final = _table({t: int(t != V128) for t in VALUE_TYPE_BYTES})
 """The same for an engine whose vectors are switched off."""
 
 BLOCK_RESULT: Final[list[list[int]]] = [[t] if VALUE_TYPE[t] else [] for t in range(256)]

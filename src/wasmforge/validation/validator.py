@@ -10,20 +10,28 @@ from __future__ import annotations
 from wasmforge.binary.instructions import instructions
 from wasmforge.binary.leb128 import read_signed, read_unsigned
 from wasmforge.syntax import limits as limit
+from wasmforge.syntax.canonical import canonical_types, groups, rename
 from wasmforge.syntax.errors import MalformedError
 from wasmforge.syntax.features import DEFAULT_FEATURES, KNOBS, Feature, switched_off
 from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.module import ElementSegment, Expression, FunctionBody, Module, SegmentMode
+from wasmforge.syntax.subtyping import matches
 from wasmforge.syntax.types import (
+    CONCRETE,
     FUNCREF,
     I32,
+    NON_NULL,
     V128,
     ExternKind,
     GlobalType,
     Limits,
     MemoryType,
     TableType,
+    concrete_type,
+    has_default,
+    type_index,
     value_type_name,
+    with_index,
 )
 from wasmforge.validation.body import Context, Locals, check_body
 from wasmforge.validation.errors import Invalid, InvalidError
@@ -49,6 +57,10 @@ class ModuleValidation:
     of equal work.
 
     `uses_vectors` tells whether there is a vector instruction or a declaration with v128.
+
+    `tail_callers` are the functions with a tail call, whose code follows the calling convention in a way of its own.
+    `used_features` are bits of `syntax.features.Feature` for the switchable proposals that the module needs; only those
+    whose use is not found out by an opcode alone are complete.
     """
 
     def __init__(
@@ -57,11 +69,15 @@ class ModuleValidation:
         escaping: frozenset[int],
         instruction_counts: list[int],
         uses_vectors: bool,
+        tail_callers: frozenset[int],
+        used_features: int,
     ) -> None:
         self.declared_references: Final = declared_references
         self.escaping: Final = escaping
         self.instruction_counts: Final = instruction_counts
         self.uses_vectors: Final = uses_vectors
+        self.tail_callers: Final = tail_callers
+        self.used_features: Final = used_features
 
 
 def validate(module: Module, features: int = DEFAULT_FEATURES) -> ModuleValidation:
@@ -82,6 +98,7 @@ class _Validator:
         self.context: Final = Context()
         self.context.allow(features)
         self.imported_functions = 0
+        self.tail_callers: list[int] = []
 
     def validate(self) -> ModuleValidation:
         self.check_counts()
@@ -98,7 +115,10 @@ class _Validator:
         declared = frozenset(self.context.declared)
         start = self.module.start
         escaping = declared if start is None else declared | {start}
-        return ModuleValidation(declared, escaping, counts, self.context.uses_vectors)
+        c = self.context
+        return ModuleValidation(
+            declared, escaping, counts, c.uses_vectors, frozenset(self.tail_callers), c.used_features
+        )
 
     def invalid(self, reason: str, offset: int = 0, function: int | None = None) -> InvalidError:
         """Modules from text have no offsets; zero means none, for nothing but the header stands there."""
@@ -125,8 +145,10 @@ class _Validator:
 
     def require(self, feature: int, offset: int) -> None:
         """Refuses the module if the proposal that it needs is switched off."""
-        if not self.context.features >> feature & 1:
+        c = self.context
+        if not c.features >> feature & 1:
             raise self.invalid(switched_off(feature), offset)
+        c.used_features |= 1 << feature
 
     def check_types(self) -> None:
         c = self.context
@@ -136,8 +158,40 @@ class _Validator:
             if len(ft.results) > limit.RESULTS:
                 raise self.invalid(f"too many results: {len(ft.results)} in type {x}, the limit is {limit.RESULTS}")
             self.check_value_types(ft.params + ft.results, 0)
-            c.type_params.append(list(ft.params))
-            c.type_results.append(list(ft.results))
+        self.check_type_references()
+        c.canonical = canonical_types(self.module.types, self.module.rec_groups)
+        for ft in self.module.types:
+            c.type_params.append(list(rename(ft.params, c.canonical)))
+            c.type_results.append(list(rename(ft.results, c.canonical)))
+
+    def check_type_references(self) -> None:
+        """Types refer to those of their own group and of groups before it (section 3.2.6)."""
+        m = self.module
+        if m.rec_groups:
+            self.require(Feature.FUNCTION_REFERENCES, 0)
+        for start, end in groups(len(m.types), m.rec_groups):
+            for ft in m.types[start:end]:
+                for t in ft.params + ft.results:
+                    if t >= NON_NULL:
+                        self.require(Feature.FUNCTION_REFERENCES, 0)
+                        if type_index(t) >= end:
+                            raise self.invalid(
+                                f"unknown type {type_index(t)}: a type may refer to those before {end} and to itself"
+                            )
+
+    def value_type(self, t: int, offset: int) -> int:
+        """Checks a value type and returns it with a canonical index."""
+        if t < NON_NULL:
+            self.check_value_types((t,), offset)
+            return t
+        self.require(Feature.FUNCTION_REFERENCES, offset)
+        if t < CONCRETE:
+            return t
+        canonical = self.context.canonical
+        x = type_index(t)
+        if x >= len(canonical):
+            raise self.invalid(f"unknown type {x}: the module has {len(canonical)} types", offset)
+        return with_index(t, canonical[x])
 
     def check_imports(self) -> None:
         c = self.context
@@ -145,15 +199,13 @@ class _Validator:
             self.check_name(i.module, i.offset)
             self.check_name(i.name, i.offset)
             if isinstance(i.type, TableType):
-                self.check_table_type(i.type, i.offset)
-                c.table_elements.append(i.type.element)
+                c.table_elements.append(self.check_table_type(i.type, i.offset))
                 c.table_addresses.append(i.type.address_type)
             elif isinstance(i.type, MemoryType):
                 self.check_memory_type(i.type, i.offset)
                 c.memory_addresses.append(i.type.address_type)
             elif isinstance(i.type, GlobalType):
-                self.check_value_types((i.type.content,), i.offset)
-                self.add_global(i.type)
+                self.add_global(i.type, self.value_type(i.type.content, i.offset))
             else:
                 self.check_type_index(i.type, i.offset)
                 c.function_types.append(i.type)
@@ -180,8 +232,15 @@ class _Validator:
     def check_tables_and_memories(self) -> None:
         c = self.context
         for table in self.module.tables:
-            self.check_table_type(table.type, 0)
-            c.table_elements.append(table.type.element)
+            element = self.check_table_type(table.type, 0)
+            if table.init is not None:
+                self.require(Feature.FUNCTION_REFERENCES, table.init.offset)
+                self.check_expression(table.init, element)
+            elif not has_default(element):
+                raise self.invalid(
+                    f"type mismatch: a table of {value_type_name(element)}, which has no null, needs an initializer"
+                )
+            c.table_elements.append(element)
             c.table_addresses.append(table.type.address_type)
         for memory in self.module.memories:
             self.check_memory_type(memory, 0)
@@ -192,9 +251,9 @@ class _Validator:
     def check_globals(self) -> None:
         for g in self.module.globals:
             # Later globals are not in the context yet: an initializer sees earlier ones only.
-            self.check_value_types((g.type.content,), g.init.offset)
-            self.check_expression(g.init, g.type.content)
-            self.add_global(g.type)
+            content = self.value_type(g.type.content, g.init.offset)
+            self.check_expression(g.init, content)
+            self.add_global(g.type, content)
 
     def check_exports(self) -> None:
         c = self.context
@@ -228,28 +287,28 @@ class _Validator:
     def check_elements(self) -> None:
         c = self.context
         for e in self.module.elements:
+            # Function indices are not null whatever WebAssembly says of it, so such segments need no feature.
+            t = int(e.type) if not e.uses_expressions else self.value_type(e.type, e.offset)
             if e.mode is SegmentMode.ACTIVE:
-                self.check_active_element(e)
+                self.check_active_element(e, t)
             for item in e.items:
                 if isinstance(item, Expression):
-                    self.check_expression(item, e.type)
+                    self.check_expression(item, t)
                 else:
-                    if e.type != FUNCREF:
-                        raise self.invalid(
-                            f"type mismatch: expected {value_type_name(e.type)}, found funcref", e.offset
-                        )
+                    if not matches(t, FUNCREF):
+                        raise self.invalid(f"type mismatch: expected {value_type_name(t)}, found funcref", e.offset)
                     self.check_function_index(item, e.offset)
                     c.declared.add(item)
-            c.element_types.append(e.type)
+            c.element_types.append(t)
 
-    def check_active_element(self, e: ElementSegment) -> None:
+    def check_active_element(self, e: ElementSegment, t: int) -> None:
         c = self.context
         if e.table >= len(c.table_elements):
             raise self.invalid(f"unknown table {e.table}: the module has {len(c.table_elements)} tables", e.offset)
-        if c.table_elements[e.table] != e.type:
+        if not matches(t, c.table_elements[e.table]):
             raise self.invalid(
                 f"type mismatch: expected elements of type {value_type_name(c.table_elements[e.table])} for table "
-                f"{e.table}, found {value_type_name(e.type)}",
+                f"{e.table}, found {value_type_name(t)}",
                 e.offset,
             )
         if e.table_offset is None:
@@ -276,16 +335,28 @@ class _Validator:
         m = self.module
         c = self.context
         counts: list[int] = []
+        tail_calls = 0
         for k, body in enumerate(m.code):
             x = m.functions[k]
             params = c.type_params[x]
             index = self.imported_functions + k
             self.check_body_limits(body, len(params), index)
             try:
-                counts.append(check_body(c, body.code, body.offset, Locals(params, body.locals), c.type_results[x]))
+                local_variables = Locals(params, self.local_types(body))
+                counts.append(check_body(c, body.code, body.offset, local_variables, c.type_results[x]))
             except Invalid as error:
                 raise self.invalid(error.reason, body.offset + error.at, index) from None
+            if c.tail_calls != tail_calls:
+                tail_calls = c.tail_calls
+                self.tail_callers.append(index)
         return counts
+
+    def local_types(self, body: FunctionBody) -> tuple[tuple[int, int], ...]:
+        """The local declarations of a body, types checked and with canonical indices."""
+        for _, t in body.locals:
+            if t >= NON_NULL:
+                return tuple([(n, self.value_type(t, body.start)) for n, t in body.locals])
+        return body.locals
 
     def check_body_limits(self, body: FunctionBody, params: int, index: int) -> None:
         size = len(body.code)
@@ -323,12 +394,14 @@ class _Validator:
         if x >= count:
             raise self.invalid(f"unknown function {x}: the module has {count} functions", offset)
 
-    def check_table_type(self, t: TableType, offset: int) -> None:
+    def check_table_type(self, t: TableType, offset: int) -> int:
+        """Returns the type of the elements, with a canonical index."""
         if t.is_64:
             self.require(Feature.MEMORY64, offset)
             self.check_limits(t.limits, limit.TABLE_MAXIMUM_64, "table size must be at most 2^64-1 entries", offset)
         else:
             self.check_limits(t.limits, limit.TABLE_MAXIMUM, "table size must be at most 2^32-1 entries", offset)
+        return self.value_type(t.element, offset)
 
     def check_memory_type(self, t: MemoryType, offset: int) -> None:
         if t.page_size_log2 != 16:
@@ -355,8 +428,8 @@ class _Validator:
                 f"size minimum must not be greater than maximum: {limits.minimum} and {limits.maximum}", offset
             )
 
-    def add_global(self, t: GlobalType) -> None:
-        self.context.global_types.append(t.content)
+    def add_global(self, t: GlobalType, content: int) -> None:
+        self.context.global_types.append(content)
         self.context.global_mutable.append(t.mutable)
 
     def check_expression(self, e: Expression, expected: int) -> None:
@@ -386,21 +459,23 @@ class _Validator:
                 self.require(row.feature, i.offset)
             if not row.constant:
                 raise self.invalid(f"constant expression required, found {row.mnemonic}", i.offset)
+            if row.extended_constant:
+                self.require(Feature.EXTENDED_CONST, i.offset)
             if row.opcode == Opcode.GLOBAL_GET:
                 stack.append(self.constant_global(i.immediates[0], i.offset))
             elif row.opcode == Opcode.REF_NULL:
-                stack.append(i.immediates[0])
+                stack.append(self.value_type(i.immediates[0], i.offset))
             elif row.opcode == Opcode.REF_FUNC:
                 self.check_function_index(i.immediates[0], i.offset)
                 c.declared.add(i.immediates[0])
-                stack.append(FUNCREF)
+                stack.append(concrete_type(c.canonical[c.function_types[i.immediates[0]]], False))
             else:
                 for t in reversed(row.params or ()):
                     found = stack.pop() if stack else None
                     if found != t:
                         raise self.mismatch((t,), () if found is None else (found,), i.offset)
                 stack.extend(row.results or ())
-        if stack != [expected]:
+        if len(stack) != 1 or not matches(stack[0], expected):
             raise self.mismatch((expected,), stack, e.offset)
 
     def mismatch(self, expected: Iterable[int], found: Iterable[int], offset: int) -> InvalidError:

@@ -44,6 +44,8 @@ __all__ = ["Failure", "FileResult", "Runner", "all_proposals", "run_script"]
 EQUIVALENT_TEXTS: Final[dict[str, tuple[str, ...]]] = {
     # The index behind the text is that of the element, which Wasmtime's trap does not carry.
     "uninitialized element 2": ("uninitialized element",),
+    # Wasmtime has one trap for all uses of a null reference.
+    "null function reference": ("null reference",),
 }
 """Texts of the suite, and what this project says in their place. Everything else must contain the suite's text."""
 

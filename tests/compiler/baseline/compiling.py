@@ -28,7 +28,7 @@ def disassemble(code: bytes) -> list[str]:
 def compiler(module: Module, **tunables: Any) -> Compiler:
     """A compiler for a module, which is validated first."""
     facts = validate(module)
-    context = Context(module, sorted(facts.escaping), Tunables(**tunables))
+    context = Context(module, sorted(facts.escaping), facts.tail_callers, Tunables(**tunables))
     context.has_bmi = True  # the same code on every computer
     return Compiler(context)
 

@@ -30,6 +30,8 @@ EXPECTED = {
     "OR": "or ii",
     "AND": "and ii",
     "SUB": "sub ii",
+    "ADC": "adc ii",
+    "SBB": "sbb ii",
     "XOR": "xor ii",
     "CMP": "cmp ii",
     "TEST": "test ii store",

@@ -41,7 +41,7 @@ for seed in range(60):
     escaping = sorted(validate(module).escaping)
     for tunables in (Tunables(), Tunables(signals_based_traps=False)):
         for slots in (False, True):
-            compiler = Compiler(Context(module, escaping, tunables, slots))
+            compiler = Compiler(Context(module, escaping, frozenset(), tunables, slots))
             for index in range(1, 1 + len(module.code)):
                 made = compiler.compile_function(index)
                 digest.update(made.code)

@@ -35,7 +35,7 @@ def test_calls_through_slots() -> None:
     """The form for code that is compiled lazily: `call [rip + slot]`, so that the slot can change while it runs."""
     module = decode(encode(parse(CALLS)))
     escaping = sorted(validate(module).escaping)
-    made = Compiler(Context(module, escaping, Tunables(), slots=True))
+    made = Compiler(Context(module, escaping, frozenset(), Tunables(), slots=True))
     a = made.compile_function(1)
     assert a.call_targets == [2, 3, 2]
     assert [a.code[place - 2 : place] for place in a.call_places] == [b"\xff\x15"] * 3

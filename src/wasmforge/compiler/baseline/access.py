@@ -315,6 +315,13 @@ def ref_func(s: Body) -> None:
     s.push(REG, r)
 
 
+def as_non_null(s: Body) -> None:
+    r = s.pop_owned(False)
+    s.rr(Op.TEST, 1, r, r)
+    s.trap_if(Condition.EQUAL, TrapKind.NULL_REFERENCE)
+    s.push(REG, r)
+
+
 def check_element(s: Body, x: i64, index: i64) -> None:
     """Checks an index of a table and leaves the base of its elements in the scratch register."""
     s.rm(Op.MOV, 1, SCRATCH, VM, s.context.offsets.table(x))

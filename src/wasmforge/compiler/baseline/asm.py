@@ -36,6 +36,8 @@ class Op:
     LEA: Final = 0x8D
     ADD: Final = 0x03
     OR: Final = 0x0B
+    ADC: Final = 0x13
+    SBB: Final = 0x1B
     AND: Final = 0x23
     SUB: Final = 0x2B
     XOR: Final = 0x33

@@ -19,7 +19,8 @@ from wasmforge.compiler.baseline.context import (
     results_offset,
     store_of,
 )
-from wasmforge.compiler.baseline.locals import parallel_move
+from wasmforge.compiler.baseline.control import skip_dead
+from wasmforge.compiler.baseline.locals import leave, parallel_move
 from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, PRESERVED, R10, RAX, RBP, SCRATCH, VM, XMM0
 from wasmforge.compiler.baseline.values import CONST, REG, SLOT
 from wasmforge.compiler.environ import (
@@ -42,7 +43,16 @@ if TYPE_CHECKING:
 
     from mypy_extensions import i64
 
-__all__ = ["call", "call_indirect", "memory_grow", "prefixed"]
+__all__ = [
+    "call",
+    "call_indirect",
+    "call_ref",
+    "memory_grow",
+    "prefixed",
+    "return_call",
+    "return_call_indirect",
+    "return_call_ref",
+]
 
 _DIRECT: Final = 0
 _IMPORT: Final = 1
@@ -61,10 +71,37 @@ def call(s: Body) -> None:
         _emit(s, signature, _DIRECT, x)
 
 
-def call_indirect(s: Body) -> None:
-    """The checks leave the function reference in r10, which no argument travels in."""
-    type_index = s.unsigned()
+def return_call(s: Body) -> None:
     x = s.unsigned()
+    signature = s.context.signature(s.context.functions[x])
+    if x < s.context.imported_functions:
+        _emit_tail_call(s, signature, _IMPORT, s.context.offsets.imported_function(x))
+    else:
+        _emit_tail_call(s, signature, _DIRECT, x)
+
+
+def call_indirect(s: Body) -> None:
+    signature = _table_function(s)
+    _emit(s, signature, _INDIRECT, 0)
+
+
+def return_call_indirect(s: Body) -> None:
+    signature = _table_function(s)
+    _emit_tail_call(s, signature, _INDIRECT, 0)
+
+
+def call_ref(s: Body) -> None:
+    signature = _referenced_function(s)
+    _emit(s, signature, _INDIRECT, 0)
+
+
+def return_call_ref(s: Body) -> None:
+    signature = _referenced_function(s)
+    _emit_tail_call(s, signature, _INDIRECT, 0)
+
+
+def _pop_into_r10(s: Body) -> None:
+    """Where no argument travels."""
     s.drop()
     i = s.depth
     k: i64 = s.kinds[i]
@@ -73,6 +110,22 @@ def call_indirect(s: Body) -> None:
         s.take(R10)
         s.load(R10, k, v, i)
         s.discard(k, v)
+
+
+def _referenced_function(s: Body) -> Signature:
+    """Leaves the function reference of a `call_ref` in r10, checked. Returns the signature."""
+    type_index = s.unsigned()
+    _pop_into_r10(s)
+    s.rr(Op.TEST, 1, R10, R10)
+    s.trap_if(Condition.EQUAL, TrapKind.NULL_REFERENCE)
+    return s.context.signature(type_index)
+
+
+def _table_function(s: Body) -> Signature:
+    """Leaves the function reference of a `call_indirect` in r10, checked. Returns the signature."""
+    type_index = s.unsigned()
+    x = s.unsigned()
+    _pop_into_r10(s)
     check_element(s, x, R10)
     s.rx(Op.MOV, 1, R10, SCRATCH, R10, 3, 0)
     s.rr(Op.TEST, 1, R10, R10)
@@ -81,7 +134,7 @@ def call_indirect(s: Body) -> None:
     s.rm(Op.MOV, 0, SCRATCH, SCRATCH, 4 * type_index)
     s.rm(Op.CMP, 0, SCRATCH, R10, VMFuncRef.TYPE_INDEX)
     s.trap_if(Condition.NOT_EQUAL, TrapKind.BAD_SIGNATURE)
-    _emit(s, s.context.signature(type_index), _INDIRECT, 0)
+    return s.context.signature(type_index)
 
 
 def _builtin(s: Body, name: str) -> None:
@@ -114,29 +167,70 @@ def _emit(s: Body, signature: Signature, kind: i64, target: i64) -> None:
             s.byte(0x15)
         else:
             s.byte(0xE8)
-        s.call_places.append(len(s.out))
-        s.call_targets.append(target)
-        s.dword(0)
+        _target(s, target)
+        if s.context.tail_callers and target in s.context.tail_callers:
+            # A tail call of the callee may have left the vmctx of another instance there.
+            s.rm(Op.MOV, 1, VM, RBP, -8)
     elif kind == _BUILTIN:
         s.rm(Op.MOV, 1, RAX, VM, VMContextOffsets.BUILTINS)
         s.rm(Op.GROUP5, 0, 2, RAX, target)
     else:
-        # The callee runs with its own vmctx, and with ours in r10; it preserves its own, so we put ours back.
-        if kind == _IMPORT:
-            s.rm(Op.MOV, 1, RAX, VM, target + VMFunctionImport.WASM_CALL)
-            s.rr(Op.MOV, 1, R10, VM)
-            s.rm(Op.MOV, 1, VM, VM, target + VMFunctionImport.VMCTX)
-        else:
-            s.rm(Op.MOV, 1, RAX, R10, VMFuncRef.WASM_CALL)
-            s.rm(Op.MOV, 1, SCRATCH, R10, VMFuncRef.VMCTX)
-            s.rr(Op.MOV, 1, R10, VM)
-            s.rr(Op.MOV, 1, VM, SCRATCH)
+        # The callee runs with its own vmctx, so we put ours back.
+        _foreign(s, kind, target)
+        s.rr(Op.MOV, 1, VM, SCRATCH)
         s.rr(Op.GROUP5, 0, 2, RAX)
         s.rm(Op.MOV, 1, VM, RBP, -8)
     for x in s.frame.volatile:
         s.load_slot(s.pins[x], s.homes[x])
     if len(signature.results):
         _results(s, signature)
+
+
+def _target(s: Body, function: i64) -> None:
+    """The displacement of a call or jump to a function of the module, to be resolved later."""
+    s.call_places.append(len(s.out))
+    s.call_targets.append(function)
+    s.dword(0)
+
+
+def _foreign(s: Body, kind: i64, target: i64) -> None:
+    """For a call of what may be in another instance: its code to rax, its vmctx to the scratch register, ours to
+    r10."""
+    if kind == _IMPORT:
+        s.rm(Op.MOV, 1, RAX, VM, target + VMFunctionImport.WASM_CALL)
+        s.rm(Op.MOV, 1, SCRATCH, VM, target + VMFunctionImport.VMCTX)
+    else:
+        s.rm(Op.MOV, 1, RAX, R10, VMFuncRef.WASM_CALL)
+        s.rm(Op.MOV, 1, SCRATCH, R10, VMFuncRef.VMCTX)
+    s.rr(Op.MOV, 1, R10, VM)
+
+
+def _emit_tail_call(s: Body, signature: Signature, kind: i64, target: i64) -> None:
+    """Leaves the function for another one: what its caller gave it to preserve is back in its place, and the return
+    address on top of the stack, when that one begins. There are no arguments on the stack, ever."""
+    n: i64 = len(signature.params)
+    s.count_bulk(n)
+    s.check_size()
+    height = s.depth - n
+    if n:
+        _arguments(s, signature, height)
+    s.forget_all()
+    s.cut(height)
+    s.free = s.pool
+    if kind != _DIRECT:
+        _foreign(s, kind, target)
+    leave(s, s.frame)
+    if kind == _DIRECT:
+        if s.context.slots:
+            s.byte(0xFF)
+            s.byte(0x25)
+        else:
+            s.byte(0xE9)
+        _target(s, target)
+    else:
+        s.rr(Op.MOV, 1, VM, SCRATCH)
+        s.rr(Op.GROUP5, 0, 4, RAX)
+    skip_dead(s)
 
 
 def _arguments(s: Body, signature: Signature, height: i64) -> None:

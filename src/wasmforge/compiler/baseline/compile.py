@@ -42,7 +42,7 @@ def compile_module(
     check_supported(facts, tunables)
     func_refs = sorted(facts.escaping)
     canonical = canonical_types(module.types)
-    context = Context(module, func_refs, tunables)
+    context = Context(module, func_refs, facts.tail_callers, tunables)
     text = _Text()
     for t in sorted({canonical[context.functions[x]] for x in func_refs}):
         text.add_trampoline(f"a2w{t}", array_to_wasm(context.signature(t)))

@@ -19,7 +19,17 @@ from wasmforge.compiler.environ import (
 from wasmforge.compiler.memory_plan import UNREACHABLE_SIZE, memory_plan
 from wasmforge.compiler.target import host_level
 from wasmforge.syntax.module import Module
-from wasmforge.syntax.types import EXTERNREF, F32, F64, I32, V128, ExternKind, FuncType
+from wasmforge.syntax.types import (
+    EXTERNREF,
+    F32,
+    F64,
+    I32,
+    V128,
+    ExternKind,
+    FuncType,
+    machine_signature,
+    representation,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,22 +99,32 @@ def store_of(flags: int) -> int:
 class Context:
     """The module as function bodies see it. Indices are those of the index spaces, imports first.
 
-    `func_refs` are the escaping functions in ascending order. `slots` chooses the form of calls between functions of
-    the module: direct (`call rel32`), or through code pointer slots (`call [rip + slot]`), for code that is
-    compiled function by function.
+    Value types are those that machine code knows (`syntax.types.representation`).
+
+    `func_refs` are the escaping functions in ascending order, `tail_callers` those with tail calls. `slots` chooses the
+    form of calls between functions of the module: direct (`call rel32`), or through code pointer slots
+    (`call [rip + slot]`), for code that is compiled function by function.
     """
 
-    def __init__(self, module: Module, func_refs: list[int], tunables: Tunables, slots: bool = False) -> None:
+    def __init__(
+        self,
+        module: Module,
+        func_refs: list[int],
+        tail_callers: frozenset[int],
+        tunables: Tunables,
+        slots: bool = False,
+    ) -> None:
         self.module = module
         self.tunables = tunables
         self.slots = slots
-        self.types: list[FuncType] = module.types
+        self.tail_callers = tail_callers
+        self.types: list[FuncType] = [machine_signature(ft) for ft in module.types]
         self.signatures: list[Signature | None] = [None] * len(module.types)
         self.functions: list[int] = module.all_functions()
         self.imported_functions: int = module.num_imported(ExternKind.FUNC)
-        self.tables: list[int] = [int(t.element) for t in module.all_tables()]
+        self.tables: list[int] = [int(representation(t.element)) for t in module.all_tables()]
         self.table_wide: list[bool] = [t.is_64 for t in module.all_tables()]
-        self.globals: list[int] = [int(t.content) for t in module.all_globals()]
+        self.globals: list[int] = [int(representation(t.content)) for t in module.all_globals()]
         self.imported_globals: int = module.num_imported(ExternKind.GLOBAL)
         self.func_refs: dict[int, int] = {x: k for k, x in enumerate(func_refs)}
         self.offsets = VMContextOffsets.of(module, len(func_refs))

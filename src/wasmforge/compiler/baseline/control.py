@@ -10,7 +10,7 @@ from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import FUNCTION, IF, LOOP, Body, Label
 from wasmforge.compiler.baseline.context import AREA, FLOAT, NARROW, VECTOR, results_offset, store_of
 from wasmforge.compiler.baseline.integer import test_zero
-from wasmforge.compiler.baseline.locals import epilogue, skip_immediates
+from wasmforge.compiler.baseline.locals import epilogue, skip_immediates, skip_value_type
 from wasmforge.compiler.baseline.metering import loop_head, save_fuel
 from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, NONE, RAX, RBP, SCRATCH, VM, XMM0
 from wasmforge.compiler.baseline.values import FLAGS, REG, SLOT
@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 
     from mypy_extensions import i64
 
-__all__ = ["branch", "branch_if", "branch_table", "else_", "end", "enter", "return_", "unreachable"]
+__all__ = [
+    "branch",
+    "branch_if",
+    "branch_on_non_null",
+    "branch_on_null",
+    "branch_table",
+    "else_",
+    "end",
+    "enter",
+    "return_",
+    "skip_dead",
+    "unreachable",
+]
 
 _EMPTY: Final = 0x40
 _ONE_RESULT: Final = {
@@ -48,6 +60,10 @@ def enter(s: Body, op: i64) -> None:
     if short is not None:
         s.pc += 1
         results = short
+    elif s.code[s.pc] == 0x63 or s.code[s.pc] == 0x64:
+        # A reference: a handle if it is external, else the address of a function reference.
+        results = bytes((NARROW,)) if s.code[s.pc + 1] == 0x6F else b"\0"
+        skip_value_type(s)
     else:
         signature = s.context.signature(s.signed())
         params = signature.params
@@ -152,22 +168,25 @@ def _leave(s: Body, label: Label) -> None:
 
 def branch(s: Body) -> None:
     _leave(s, s.labels[-1 - s.unsigned()])
-    _skip_dead(s)
+    skip_dead(s)
 
 
 def return_(s: Body) -> None:
     _leave(s, s.labels[0])
-    _skip_dead(s)
+    skip_dead(s)
 
 
 def unreachable(s: Body) -> None:
     s.trap_here(TrapKind.UNREACHABLE)
-    _skip_dead(s)
+    skip_dead(s)
 
 
 def branch_if(s: Body) -> None:
     label = s.labels[-1 - s.unsigned()]
-    condition = pop_condition(s)
+    _branch_on(s, label, pop_condition(s))
+
+
+def _branch_on(s: Body, label: Label, condition: i64) -> None:
     if _is_simple(s, label):
         _pass_values(s, label)
         _jump_to(s, label, condition)
@@ -178,6 +197,40 @@ def branch_if(s: Body) -> None:
     _move_slots(s, label)
     _jump_to(s, label, NONE)
     s.patch(proceed)
+
+
+def branch_on_null(s: Body) -> None:
+    """br_on_null: the reference goes on when it is not null."""
+    label = s.labels[-1 - s.unsigned()]
+    r = s.pop_owned(False)
+    if label.in_register and r == RAX:
+        # Where the value of the label is to be.
+        r = s.alloc()
+        s.move(r, RAX)
+        s.release(RAX)
+    if _is_simple(s, label):
+        _pass_values(s, label)
+        s.rr(Op.TEST, 1, r, r)
+        _jump_to(s, label, Condition.EQUAL)
+    else:
+        s.spill_top(len(label.arity()))
+        s.rr(Op.TEST, 1, r, r)
+        proceed = s.jump_if(Condition.NOT_EQUAL)
+        _move_slots(s, label)
+        _jump_to(s, label, NONE)
+        s.patch(proceed)
+    s.push(REG, r)
+
+
+def branch_on_non_null(s: Body) -> None:
+    """br_on_non_null: the reference is the last of the label's values, and gone on the other path."""
+    label = s.labels[-1 - s.unsigned()]
+    r = s.pop_owned(False)
+    s.rr(Op.TEST, 1, r, r)
+    s.push(REG, r)
+    _branch_on(s, label, Condition.NOT_EQUAL)
+    s.drop()
+    s.discard(s.kinds[s.depth], s.values[s.depth])
 
 
 def branch_table(s: Body) -> None:
@@ -208,7 +261,7 @@ def branch_table(s: Body) -> None:
     else:
         _jump_table(s, depths, r, hops)
     s.release(r)
-    _skip_dead(s)
+    skip_dead(s)
 
 
 def _pass_to_all(s: Body, depths: list[int], r: i64) -> i64:
@@ -285,7 +338,7 @@ def _jump_table(s: Body, depths: list[int], r: i64, hops: bool) -> None:
 # --- Ends --------------------------------------------------------------------------------------------------------
 
 
-def _skip_dead(s: Body) -> None:
+def skip_dead(s: Body) -> None:
     """Passes over code that is not reached, up to the `else` or `end` of the current block."""
     code = s.code
     nested: i64 = 0
@@ -354,7 +407,7 @@ def end(s: Body) -> None:
         s.labels.pop()
         if s.dead:
             s.cut(label.height)
-            _skip_dead(s)
+            skip_dead(s)
         return
     if not s.dead:
         if _is_simple(s, label):

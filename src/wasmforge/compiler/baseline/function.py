@@ -261,7 +261,7 @@ def _other(s: Body, op: i64) -> None:
         if op == 0x1C:
             s.pc += 1  # how many types follow: one
             t = s.code[s.pc]
-            s.pc += 1
+            frames.skip_value_type(s)
         _select(s, t)
     elif op == 0x0F:
         control.return_(s)
@@ -280,12 +280,26 @@ def _other(s: Body, op: i64) -> None:
     elif op == 0x40:
         calls.memory_grow(s)
     elif op == 0xD0:
-        s.pc += 1
+        frames.skip_value_type(s)
         s.push(CONST, 0)
     elif op == 0xD1:
         integer.eqz(s, 0x50)
     elif op == 0xD2:
         access.ref_func(s)
+    elif op == 0x12:
+        calls.return_call(s)
+    elif op == 0x13:
+        calls.return_call_indirect(s)
+    elif op == 0x14:
+        calls.call_ref(s)
+    elif op == 0x15:
+        calls.return_call_ref(s)
+    elif op == 0xD4:
+        access.as_non_null(s)
+    elif op == 0xD5:
+        control.branch_on_null(s)
+    elif op == 0xD6:
+        control.branch_on_non_null(s)
     elif op == 0x25:
         access.table_get(s)
     elif op == 0x26:
@@ -296,6 +310,10 @@ def _other(s: Body, op: i64) -> None:
             convert.saturate(s, x)
         elif x == 16:
             access.table_size(s)
+        elif 19 <= x <= 20:
+            integer.wide_add(s, x == 20)
+        elif 21 <= x <= 22:
+            integer.wide_multiply(s, x == 21)
         else:
             calls.prefixed(s, x)
     elif op != 0x01 and op != 0xAD:  # nop; i64.extend_i32_u, which is what the invariant of `values` says

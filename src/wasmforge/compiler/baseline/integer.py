@@ -349,6 +349,48 @@ def _shifted(s: Body, hint: i64) -> i64:
     return hint
 
 
+def wide_add(s: Body, subtract: bool) -> None:
+    """i64.add128 and i64.sub128: the lower halves, and the upper ones with the carry."""
+    b_high = s.pop_read(False)
+    b_low = s.pop_read(False)
+    a_high = s.pop_owned(False)
+    a_low = s.pop_owned(False)
+    s.rr(Op.SUB if subtract else Op.ADD, 1, a_low, b_low)
+    s.rr(Op.SBB if subtract else Op.ADC, 1, a_high, b_high)
+    s.release(b_low)
+    s.release(b_high)
+    s.push(REG, a_low)
+    s.push(REG, a_high)
+
+
+def wide_multiply(s: Body, signed: bool) -> None:
+    """i64.mul_wide_s and i64.mul_wide_u: the product is in rdx and rax."""
+    s.drop()
+    i = s.depth
+    k: i64 = s.kinds[i]
+    v: i64 = s.values[i]
+    s.load(SCRATCH, k, v, i)
+    s.discard(k, v)
+    _into_rax(s)
+    s.rr(Op.GROUP3, 1, 5 if signed else 4, SCRATCH)
+    s.push(REG, RAX)
+    s.push(REG, RDX)
+
+
+def _into_rax(s: Body) -> None:
+    """Pops an operand into rax, and reserves rdx."""
+    # The operand is still on the stack, so that `take` finds it where it is in the way.
+    s.take(RDX)
+    d = s.depth - 1
+    if s.kinds[d] != REG or s.values[d] != RAX:
+        s.take(RAX)
+        k: i64 = s.kinds[d]
+        v: i64 = s.values[d]
+        s.load(RAX, k, v, d)
+        s.discard(k, v)
+    s.drop()
+
+
 def divide(s: Body, op: i64) -> None:
     """div and rem (specification, section 4.3.2: idiv and irem trap for a zero divisor, idiv_s for the quotient that
     does not exist)."""
@@ -365,16 +407,7 @@ def divide(s: Body, op: i64) -> None:
         return
     s.load(SCRATCH, k, v, i)
     s.discard(k, v)
-    # The dividend is still on the stack, so that `take` finds it where it is in the way.
-    s.take(RDX)
-    d = s.depth - 1
-    if s.kinds[d] != REG or s.values[d] != RAX:
-        s.take(RAX)
-        a: i64 = s.kinds[d]
-        b: i64 = s.values[d]
-        s.load(RAX, a, b, d)
-        s.discard(a, b)
-    s.drop()
+    _into_rax(s)
     if k != CONST or v == 0:
         s.rr(Op.TEST, wide, SCRATCH, SCRATCH)
         s.trap_if(Condition.EQUAL, TrapKind.INTEGER_DIVISION_BY_ZERO)

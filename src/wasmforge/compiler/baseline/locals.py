@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from mypy_extensions import i64
 
-__all__ = ["Frame", "begin", "epilogue", "prologue", "reset", "skip_immediates"]
+__all__ = ["Frame", "begin", "epilogue", "leave", "prologue", "reset", "skip_immediates", "skip_value_type"]
 
 # What follows an opcode, for walks that only pass over it.
 _ONE: Final = 1
@@ -69,6 +69,9 @@ _GROW: Final = 13
 _VECTOR: Final = 14
 _MEMARG_LANE: Final = 15
 _SIXTEEN_BYTES: Final = 16
+_CALL_REF: Final = 17
+_TAIL_CALL: Final = 18
+_TAIL_CALL_INDIRECT: Final = 19
 
 
 def _shape(opcode: int) -> int:
@@ -79,6 +82,10 @@ def _shape(opcode: int) -> int:
         Opcode.CALL: _CALL,
         Opcode.CALL_INDIRECT: _CALL_INDIRECT,
         Opcode.MEMORY_GROW: _GROW,
+        Opcode.CALL_REF: _CALL_REF,
+        Opcode.RETURN_CALL: _TAIL_CALL,
+        Opcode.RETURN_CALL_REF: _TAIL_CALL,
+        Opcode.RETURN_CALL_INDIRECT: _TAIL_CALL_INDIRECT,
     }
     if opcode in named:
         return named[opcode]
@@ -155,9 +162,16 @@ def skip_immediates(s: State, op: i64) -> None:
         return
     elif shape == _TYPES:
         n = s.unsigned()
+        while n > 0:
+            skip_value_type(s)
+            n -= 1
+        return
+    elif shape == _BLOCK:
+        skip_value_type(s)
+        return
     elif shape == _PREFIX:
         n = _PREFIXED_IMMEDIATES[s.unsigned()]
-    elif shape in (_TWO, _CALL_INDIRECT):
+    elif shape in (_TWO, _CALL_INDIRECT, _TAIL_CALL_INDIRECT):
         n = 2
     else:
         n = 1
@@ -168,6 +182,17 @@ def skip_immediates(s: State, op: i64) -> None:
         pc += 1
         n -= 1
     s.pc = pc
+
+
+def skip_value_type(s: State) -> None:
+    """Passes over a value type, or a block type: one number, behind a prefix in reference types that are no byte."""
+    code = s.code
+    pc = s.pc
+    if code[pc] == 0x63 or code[pc] == 0x64:
+        pc += 1
+    while code[pc] >= 0x80:
+        pc += 1
+    s.pc = pc + 1
 
 
 class Frame:
@@ -184,7 +209,8 @@ class Frame:
         self.volatile: list[int] = []
         """Pinned locals that are saved around calls."""
         self.foreign_calls = False
-        """Whether there are calls that change the vmctx register: of imports and through tables."""
+        """Whether there are calls after which the vmctx register is another one: of imports, through references, and of
+        functions that make tail calls."""
         self.vectors = False
         """Whether there may be values of 16 bytes."""
         self.memory_weights: list[int] = [0] * len(context.memory_wide)
@@ -260,6 +286,7 @@ def _scan(s: State, frame: Frame) -> None:
     size: i64 = len(weights)
     touched = frame.touched
     imported: i64 = frame.context.imported_functions
+    tail_callers = frame.context.tail_callers
     while pc < end:
         op = code[pc]
         pc += 1
@@ -302,18 +329,19 @@ def _scan(s: State, frame: Frame) -> None:
             outer.append(weight)
             if op == 0x03 and weight < _HEAVIEST:
                 weight *= _LOOP_WEIGHT
-            while code[pc] >= 0x80:
-                pc += 1
-            pc += 1
+            s.pc = pc
+            skip_value_type(s)
+            pc = s.pc
         else:
             s.pc = pc
             if shape == _CALL:
                 frame.calls = True
                 frame.call_weight += weight
-                if s.unsigned() < imported:
+                x = s.unsigned()
+                if x < imported or (tail_callers and x in tail_callers):
                     frame.foreign_calls = True
             else:
-                if shape == _CALL_INDIRECT:
+                if shape in (_CALL_INDIRECT, _CALL_REF):
                     frame.calls = True
                     frame.call_weight += weight
                     frame.foreign_calls = True
@@ -326,6 +354,8 @@ def _scan(s: State, frame: Frame) -> None:
                 elif shape == _GROW:
                     frame.calls = True
                     frame.call_weight += weight
+                elif shape >= _TAIL_CALL:
+                    frame.calls = True
                 elif shape == _PREFIX and code[pc] >= _MEMORY_INIT:
                     frame.calls = True
                     frame.call_weight += weight
@@ -492,13 +522,18 @@ def reset(s: State, frame: Frame) -> None:
 
 def epilogue(s: State, frame: Frame) -> None:
     """Restores the saved registers and returns. No guest memory is accessed from here on (rule 7)."""
+    leave(s, frame)
+    s.byte(0xC3)
+
+
+def leave(s: State, frame: Frame) -> None:
+    """Restores the saved registers, rsp and rbp."""
     at: i64 = -8
     for r in frame.saved:
         if r != VM:  # whoever changes it puts it back at once
             s.rm(Op.MOV, 1, r, RBP, at)
         at -= 8
     s.byte(0xC9)  # leave
-    s.byte(0xC3)
 
 
 def prologue(s: State, frame: Frame) -> None:

@@ -14,7 +14,7 @@ from wasmforge.compiler.llvm.context import BOOL, IR_TYPES, ModuleContext
 from wasmforge.compiler.llvm.prototype import Prototype
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.instructions import BY_OPCODE, Immediate, Opcode
-from wasmforge.syntax.types import F32, F64, I32, I64, FuncType, ValType
+from wasmforge.syntax.types import F32, F64, FUNCREF, I32, I64, FuncType, ValType, representation
 
 __all__ = ["FLOAT_NAMES", "IMMEDIATES", "PREFIXES", "Frame", "FunctionBuilder", "FunctionSource"]
 
@@ -27,6 +27,9 @@ SHORT_BLOCK: Final = 500
 
 FLOAT_NAMES: Final = {F32: "f32", F64: "f64"}
 PREFIXES: Final = frozenset({0xFC, 0xFD})
+_REFERENCE_PREFIXES: Final = (0x63, 0x64)
+"""What reference types begin with that are not one byte: `ref null` and `ref`."""
+
 _CONDITION_CONSUMERS: Final = frozenset({Opcode.BR_IF, Opcode.IF, Opcode.SELECT, Opcode.SELECT_TYPED, 0x45})
 
 IMMEDIATES: Final = {opcode: row.immediates for opcode, row in BY_OPCODE.items()}
@@ -139,6 +142,7 @@ class FunctionBuilder:
         self.loaded: set[str] = set()
         self.memories_used: set[int] = set()
         self.needs_store_context = False
+        self.uniform = source.index in context.tail_callers
         self.zero_floats: set[ValType] = set()
         self.branch_values = 0
         self.fuel = context.tunables.consume_fuel
@@ -339,6 +343,11 @@ class FunctionBuilder:
         if frame.modified is not None:
             self.known_locals = {x: v for x, v in frame.known_locals.items() if x not in frame.modified}
 
+    def is_null(self, value: str, t: ValType) -> str:
+        """Whether a reference is null, as an i1."""
+        null = "null" if t == FUNCREF else "0"
+        return self.derive(f"icmp eq {IR_TYPES[t]} {value}, {null}", value)
+
     def trap_site(self, kind: TrapKind) -> str:
         """The label of a block, written at the end of the function, that traps at the current position."""
         label = f"t{len(self.cold)}"
@@ -395,6 +404,20 @@ class FunctionBuilder:
             return ""
         return self.emit(call)
 
+    # --- Types ---------------------------------------------------------------------------------------------
+
+    def value_type(self) -> ValType:
+        """Reads a value type, as machine code knows it."""
+        first = self.code[self.pc]
+        self.pc += 1
+        return self.heap_type() if first in _REFERENCE_PREFIXES else ValType(first)
+
+    def heap_type(self) -> ValType:
+        """Reads a heap type, as machine code knows references to it."""
+        first = self.code[self.pc]
+        # A type index is a non-negative number, and every type that has one is a function type.
+        return FUNCREF if self.signed() >= 0 else representation(first)
+
     # --- Immediates ---------------------------------------------------------------------------------------------
 
     def memory_argument(self) -> tuple[int, int]:
@@ -414,7 +437,10 @@ class FunctionBuilder:
             for _ in range(self.unsigned() + 1):
                 self.unsigned()
         elif kind == Immediate.SELECT_TYPES:
-            self.pc += self.unsigned()
+            for _ in range(self.unsigned()):
+                self.value_type()
+        elif kind == Immediate.BLOCK_TYPE and self.code[self.pc] in _REFERENCE_PREFIXES:
+            self.value_type()
         elif kind == Immediate.LANE:
             self.pc += 1
         elif kind == Immediate.LANES or kind == Immediate.V128_CONST:

@@ -7,11 +7,12 @@ from typing import Final
 
 from wasmforge.compiler.environ import Tunables
 from wasmforge.compiler.link import canonical_types, link
+from wasmforge.compiler.llvm import uniform
 from wasmforge.compiler.llvm.context import ModuleContext
 from wasmforge.compiler.llvm.pool import Chunk, compile_chunks, default_workers
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.module import Module
-from wasmforge.syntax.types import ExternKind
+from wasmforge.syntax.types import ExternKind, representation
 from wasmforge.validation import ModuleValidation
 
 __all__ = ["compile_module"]
@@ -43,9 +44,11 @@ def compile_module(
         raise WasmtimeError("the LLVM compiler does not support debug_guest yet")
     func_refs = sorted(facts.escaping)
     canonical = canonical_types(module.types)
-    context = ModuleContext.of(module, func_refs, tunables)
+    context = ModuleContext.of(module, func_refs, facts.tail_callers, tunables)
     chunks = _chunks(module, facts, func_refs, canonical, tunables)
     replies = compile_chunks(chunks, context.encode(), workers or default_workers(), progress)
+    if facts.tail_callers:
+        replies.append(uniform.tail_code())
     return link(module, func_refs, replies, canonical, tunables)
 
 
@@ -61,7 +64,7 @@ def _chunks(
     chunks = [Chunk([], trampolines, pipeline, 10 * len(trampolines))]
     for k, body in enumerate(module.code):
         count = facts.instruction_counts[k]
-        function = (imported + k, tuple((n, int(t)) for n, t in body.locals), body.code, body.offset)
+        function = (imported + k, tuple((n, int(representation(t))) for n, t in body.locals), body.code, body.offset)
         last = chunks[-1]
         giant = count > GIANT_INSTRUCTIONS
         if giant or last.instructions + count > CHUNK_INSTRUCTIONS or last.instructions > CHUNK_INSTRUCTIONS:

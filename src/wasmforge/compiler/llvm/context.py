@@ -12,7 +12,20 @@ from typing import Final
 from wasmforge.compiler.environ import Tunables, VMContextOffsets
 from wasmforge.compiler.memory_plan import MemoryPlan, memory_plan
 from wasmforge.syntax.module import Module
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128, ExternKind, FuncType, ValType
+from wasmforge.syntax.types import (
+    EXTERNREF,
+    F32,
+    F64,
+    FUNCREF,
+    I32,
+    I64,
+    V128,
+    ExternKind,
+    FuncType,
+    ValType,
+    machine_signature,
+    representation,
+)
 
 __all__ = ["BOOL", "IR_TYPES", "VECTOR", "ModuleContext", "alignment"]
 
@@ -44,12 +57,15 @@ def alignment(ir: str) -> str:
 class ModuleContext:
     """The module as function bodies see it. Indices are those of the index spaces, imports first.
 
+    Value types are those that machine code knows (`syntax.types.representation`).
+
     - `types`: every function type.
     - `functions`, `imported_functions`: the type index of every function; how many of them are imported.
     - `tables`: element types; `wide_tables`: whether their indices are i64.
     - `memories`: how accesses to each are checked.
     - `globals`, `imported_globals`: value types; how many are imported.
     - `func_refs`: function index to the position of its VMFuncRef in the vmctx.
+    - `tail_callers`: the functions with tail calls, which have the uniform prototype.
     """
 
     def __init__(
@@ -64,6 +80,7 @@ class ModuleContext:
         imported_globals: int,
         data_segments: int,
         func_refs: list[int],
+        tail_callers: frozenset[int],
         tunables: Tunables,
     ) -> None:
         self.types = types
@@ -76,6 +93,7 @@ class ModuleContext:
         self.imported_globals = imported_globals
         self.data_segments = data_segments
         self.func_refs = {x: k for k, x in enumerate(func_refs)}
+        self.tail_callers = tail_callers
         self.tunables = tunables
         self.offsets = VMContextOffsets(
             memories=len(memories),
@@ -88,19 +106,22 @@ class ModuleContext:
         )
 
     @classmethod
-    def of(cls, module: Module, func_refs: list[int], tunables: Tunables) -> ModuleContext:
+    def of(
+        cls, module: Module, func_refs: list[int], tail_callers: frozenset[int], tunables: Tunables
+    ) -> ModuleContext:
         """The context of a module of which `func_refs` (ascending function indices) escape."""
         return cls(
-            types=module.types,
+            types=[machine_signature(ft) for ft in module.types],
             functions=module.all_functions(),
             imported_functions=module.num_imported(ExternKind.FUNC),
-            tables=[int(t.element) for t in module.all_tables()],
+            tables=[int(representation(t.element)) for t in module.all_tables()],
             wide_tables=[t.is_64 for t in module.all_tables()],
             memories=[memory_plan(t, tunables) for t in module.all_memories()],
-            global_types=[int(t.content) for t in module.all_globals()],
+            global_types=[int(representation(t.content)) for t in module.all_globals()],
             imported_globals=module.num_imported(ExternKind.GLOBAL),
             data_segments=len(module.data),
             func_refs=func_refs,
+            tail_callers=tail_callers,
             tunables=tunables,
         )
 
@@ -117,6 +138,7 @@ class ModuleContext:
                 self.imported_globals,
                 self.data_segments,
                 list(self.func_refs),
+                sorted(self.tail_callers),
                 self.tunables.as_dict(),
             )
         )
@@ -134,6 +156,7 @@ class ModuleContext:
             imported_globals,
             segments,
             func_refs,
+            tail_callers,
             settings,
         ) = marshal.loads(data)
         return cls(
@@ -147,5 +170,6 @@ class ModuleContext:
             imported_globals,
             segments,
             func_refs,
+            frozenset(tail_callers),
             Tunables(**settings),
         )

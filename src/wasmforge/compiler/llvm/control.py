@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from wasmforge.compiler.llvm import uniform
 from wasmforge.compiler.llvm.builder import IMMEDIATES, Frame
 from wasmforge.compiler.llvm.context import IR_TYPES, alignment
 from wasmforge.compiler.llvm.metering import Metering
@@ -33,6 +34,8 @@ class ControlEmitters(Metering):
         if short is not None:
             self.pc += 1
             return short
+        if self.code[self.pc] & 0xC0 == 0x40:  # a negative number: a reference type
+            return (), (self.value_type(),)
         ft = self.context.types[self.signed()]
         return ft.params, ft.results
 
@@ -180,7 +183,10 @@ class ControlEmitters(Metering):
         for k, ir, offset in p.area_results:
             self.do(f"store {ir} {values[k]}, ptr {self.field('%sc', offset)}{alignment(ir)}")
         if not p.register_results:
-            self.do("ret void")
+            self.do(f"ret {uniform.RETURNS} poison" if self.uniform else "ret void")
+            return
+        if self.uniform:
+            self.do(f"ret {uniform.RETURNS} {uniform.results(self, p, values)}")
             return
         k, _ = p.register_results[0]
         whole = values[k]
@@ -204,7 +210,23 @@ class ControlEmitters(Metering):
 
     def br_if(self, _: int) -> None:
         depth = self.unsigned()
-        condition = self.pop_condition()
+        self.branch_on(self.pop_condition(), depth)
+
+    def br_on_null(self, _: int) -> None:
+        depth = self.unsigned()
+        t = self.types[-1]
+        value = self.pop()
+        self.branch_on(self.is_null(value, t), depth)
+        self.push(value, t)
+
+    def br_on_non_null(self, _: int) -> None:
+        depth = self.unsigned()
+        t = self.types[-1]
+        condition = self.emit(f"xor i1 {self.is_null(self.stack[-1], t)}, true")
+        self.branch_on(condition, depth)
+        self.pop()
+
+    def branch_on(self, condition: str, depth: int) -> None:
         target = self.branch(depth)
         proceed = self.new_label()
         self.do(f"br i1 {condition}, label %{target}, label %{proceed}{self.inherited(condition)}")
@@ -263,6 +285,8 @@ EMITTERS: Final[dict[int, Callable[[ControlEmitters, int], None]]] = {
     Opcode.END: ControlEmitters.end,
     Opcode.BR: ControlEmitters.br,
     Opcode.BR_IF: ControlEmitters.br_if,
+    Opcode.BR_ON_NULL: ControlEmitters.br_on_null,
+    Opcode.BR_ON_NON_NULL: ControlEmitters.br_on_non_null,
     Opcode.BR_TABLE: ControlEmitters.br_table,
     Opcode.RETURN: ControlEmitters.return_,
 }

@@ -86,7 +86,7 @@ class NumericEmitters(FunctionBuilder):
     def select(self, opcode: int) -> None:
         if opcode == Opcode.SELECT_TYPED:
             for _ in range(self.unsigned()):
-                self.pc += 1
+                self.value_type()
         condition = self.pop_condition()
         second = self.pop_opaque()
         t = self.types[-1]
@@ -101,6 +101,31 @@ class NumericEmitters(FunctionBuilder):
         operand = self.stack.pop()
         text = f"xor i1 {operand}, true" if t == BOOL else f"icmp eq {IR_TYPES[t]} {operand}, 0"
         self.push_condition(self.derive(text, operand))
+
+    # --- Wide arithmetic ----------------------------------------------------------------------------------------
+
+    def pop_wide(self) -> str:
+        """Pops an integer of 128 bits, the lower half below the upper one."""
+        high = self.pop()
+        low = self.emit(f"zext i64 {self.pop()} to i128")
+        shifted = self.emit(f"shl i128 {self.emit(f'zext i64 {high} to i128')}, 64")
+        return self.emit(f"or i128 {shifted}, {low}")
+
+    def push_wide(self, value: str) -> None:
+        self.push(self.emit(f"trunc i128 {value} to i64"), I64)
+        self.push(self.emit(f"trunc i128 {self.emit(f'lshr i128 {value}, 64')} to i64"), I64)
+
+    def add128(self, opcode: int) -> None:
+        second = self.pop_wide()
+        first = self.pop_wide()
+        instruction = "add" if opcode == Opcode.I64_ADD128 else "sub"
+        self.push_wide(self.emit(f"{instruction} i128 {first}, {second}"))
+
+    def multiply_wide(self, opcode: int) -> None:
+        extend = "sext" if opcode == Opcode.I64_MUL_WIDE_S else "zext"
+        second = self.emit(f"{extend} i64 {self.pop()} to i128")
+        first = self.emit(f"{extend} i64 {self.pop()} to i128")
+        self.push_wide(self.emit(f"mul i128 {first}, {second}"))
 
     # --- Numeric instructions that need more than a row ----------------------------------------------------------
 
@@ -225,6 +250,10 @@ _MINIMA: Final = {
 
 EMITTERS: Final[dict[int, Callable[[NumericEmitters, int], None]]] = {
     Opcode.NOP: NumericEmitters.nop,
+    Opcode.I64_ADD128: NumericEmitters.add128,
+    Opcode.I64_SUB128: NumericEmitters.add128,
+    Opcode.I64_MUL_WIDE_S: NumericEmitters.multiply_wide,
+    Opcode.I64_MUL_WIDE_U: NumericEmitters.multiply_wide,
     Opcode.DROP: NumericEmitters.drop,
     Opcode.SELECT: NumericEmitters.select,
     Opcode.SELECT_TYPED: NumericEmitters.select,

@@ -41,14 +41,15 @@ class ReferenceEmitters(FunctionBuilder):
         self.do(f"store volatile {ir} {self.pop()}, ptr {address}{alignment(ir)}")
 
     def ref_null(self, _: int) -> None:
-        t = ValType(self.code[self.pc])
-        self.pc += 1
+        t = self.heap_type()
         self.push("null" if t == FUNCREF else "0", t)
 
     def ref_is_null(self, _: int) -> None:
         t = self.types[-1]
-        null = "null" if t == FUNCREF else "0"
-        self.push_condition(self.emit(f"icmp eq {IR_TYPES[t]} {self.pop()}, {null}"))
+        self.push_condition(self.is_null(self.pop(), t))
+
+    def ref_as_non_null(self, _: int) -> None:
+        self.trap_if(self.is_null(self.stack[-1], self.types[-1]), TrapKind.NULL_REFERENCE)
 
     def ref_func(self, _: int) -> None:
         x = self.unsigned()
@@ -147,6 +148,7 @@ EMITTERS: Final[dict[int, Callable[[ReferenceEmitters, int], None]]] = {
     Opcode.REF_NULL: ReferenceEmitters.ref_null,
     Opcode.REF_IS_NULL: ReferenceEmitters.ref_is_null,
     Opcode.REF_FUNC: ReferenceEmitters.ref_func,
+    Opcode.REF_AS_NON_NULL: ReferenceEmitters.ref_as_non_null,
     Opcode.TABLE_INIT: ReferenceEmitters.table_init,
     Opcode.ELEM_DROP: ReferenceEmitters.elem_drop,
     Opcode.TABLE_COPY: ReferenceEmitters.table_copy,

@@ -28,7 +28,7 @@ from wasmforge.compiler.environ import (
     VMContextOffsets,
     VMMemory,
 )
-from wasmforge.compiler.llvm import calls, control, memories, numeric, references, vectors
+from wasmforge.compiler.llvm import calls, control, memories, numeric, references, uniform, vectors
 from wasmforge.compiler.llvm.builder import FLOAT_NAMES, PREFIXES, Frame, FunctionSource
 from wasmforge.compiler.llvm.calls import CallEmitters
 from wasmforge.compiler.llvm.context import BOOL, IR_TYPES, ModuleContext, alignment
@@ -74,8 +74,12 @@ class _Translator(NumericEmitters, VectorEmitters, CallEmitters, ControlEmitters
         prototype = self.prototype(ft)
         self.emit_traps()
         self.out += self.late
-        params = "".join(f", {t} %p{k}" for k, t in prototype.register_params)
-        header = f"define hidden swiftcc {prototype.returns} @f{self.source.index}(ptr swiftself %vm{params}) #0"
+        if self.uniform:
+            returns, params = uniform.RETURNS, uniform.PARAMETERS
+        else:
+            returns = prototype.returns
+            params = "ptr swiftself %vm" + "".join(f", {t} %p{k}" for k, t in prototype.register_params)
+        header = f"define hidden swiftcc {returns} @f{self.source.index}({params}) #0"
         lines = [f"{header} !dbg !{self.scope} {{", "entry:"]
         self.emit_entry(lines, prototype)
         return "\n".join(lines) + "\n" + "\n".join(self.out) + "\n}\n"
@@ -144,6 +148,8 @@ class _Translator(NumericEmitters, VectorEmitters, CallEmitters, ControlEmitters
     def emit_entry(self, lines: list[str], prototype: Prototype) -> None:
         """The entry block, written last, when it is known what the body uses."""
         offsets = self.offsets
+        if self.uniform:
+            lines += uniform.parameters(prototype)
         if prototype.area_params or self.needs_store_context:
             lines.append(f"  %sca = getelementptr i8, ptr %vm, i64 {VMContextOffsets.STORE_CONTEXT}")
             lines.append("  %sc = load ptr, ptr %sca, !invariant.load !0")

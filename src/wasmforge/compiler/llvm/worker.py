@@ -17,6 +17,7 @@ import threading
 from array import array
 from typing import Any, Final
 
+from wasmforge.compiler.llvm import uniform
 from wasmforge.compiler.llvm.context import ModuleContext
 from wasmforge.compiler.llvm.line_program import read_rows
 from wasmforge.compiler.llvm.object_file import parse_object
@@ -63,7 +64,8 @@ def chunk_ir(
     for kind, type_index in trampolines:
         make = array_to_wasm if kind == "a2w" else wasm_to_array
         texts.append(make(f"{kind}{type_index}", context.types[type_index]))
-    return module_text(texts, subprograms, _declarations(context, texts, {f[0] for f in functions}, prototypes))
+    declarations = _declarations(context, texts, {f[0] for f in functions}, prototypes)
+    return module_text(texts, subprograms, declarations + uniform.declarations(texts))
 
 
 def _declarations(

@@ -84,7 +84,7 @@ def evaluate(code: bytes, get_global: Callable[[int], int], ref_func: Callable[[
                 value, pc = _unsigned(code, pc)
                 stack.append(get_global(value))
             elif opcode == 0xD0:
-                pc += 1
+                _, pc = _signed(code, pc)
                 stack.append(0)
             elif opcode == 0xD2:
                 value, pc = _unsigned(code, pc)

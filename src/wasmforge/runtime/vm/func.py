@@ -17,6 +17,7 @@ from wasmforge.compiler.environ import (
     VMFuncRef,
 )
 from wasmforge.runtime.vm.records import FUNC_REF
+from wasmforge.syntax.types import NON_NULL, representation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,8 +87,29 @@ class VMFunction:
             flags = (CALL_FLAG_RELEASE_GIL if release_gil else 0) | (CALL_FLAG_RAW if raw else 0)
             descriptor = self.store.call_descriptor(self, key[0], flags)
             found = self.store.engine.gates.make_callable(key[0], descriptor, self, doc)
+            if not raw and any(t >= NON_NULL for t in self.type.params):
+                found = CheckedCall(self, found).call
             self._callables[key] = ref(found)
         return found
+
+
+class CheckedCall:
+    """A call of a function with parameters that take not every reference: the gates know only `funcref` and
+    `externref`, so they come after these checks. `owner` as in the function objects of the gates."""
+
+    __slots__ = ("__weakref__", "_call", "_checked", "owner")
+
+    def __init__(self, function: VMFunction, call: Callable[..., Any]) -> None:
+        self.owner = function
+        self._call = call
+        self._checked = [(k, t) for k, t in enumerate(function.type.params) if t >= NON_NULL]
+
+    def call(self, *args: object) -> Any:
+        check = self.owner.store.check_reference
+        for k, t in self._checked:
+            if k < len(args):  # the gate says what is missing
+                check(t, args[k])
+        return self._call(*args)
 
 
 def make_descriptor(store: VMStore, function: VMFunction, name: str, flags: int) -> int:
@@ -106,7 +128,7 @@ def make_descriptor(store: VMStore, function: VMFunction, name: str, flags: int)
         max(len(params), len(results)),
         store.c_string(name),
     )
-    return arena.allocate_bytes(header + bytes(params) + bytes(results))
+    return arena.allocate_bytes(header + bytes(map(representation, params + results)))
 
 
 def read_func_ref(store: VMStore, address: int) -> tuple[int, int, int, int]:
@@ -152,8 +174,7 @@ class VMHostFunction:
                 len(results),
                 store.c_string(name),
             )
-            + bytes(params)
-            + bytes(results)
+            + bytes(map(representation, params + results))
         )
         store.keep_alive(entry)
         trampoline = store.registry.wasm_to_array_trampoline(type_index) or 0

@@ -8,7 +8,7 @@ from _struct import Struct
 
 from wasmforge.compiler.environ import VALRAW_SIZE
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128, value_type_name
+from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, V128, representation, value_type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class VMGlobal:
         self.store_id = store.id
         self._store = store.weak
         # Machine code leaves the upper bytes of a narrow cell undefined, so only the type's own bytes are looked at.
-        self._cell = store.arena.view(address, VALRAW_SIZE)[: _WIDTHS[global_type.content]]
+        self._cell = store.arena.view(address, VALRAW_SIZE)[: _WIDTHS[representation(global_type.content)]]
 
     @property
     def store(self) -> VMStore:

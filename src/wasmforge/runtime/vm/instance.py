@@ -12,7 +12,7 @@ from wasmforge.runtime.libc import address_of
 from wasmforge.runtime.vm.func import read_func_ref
 from wasmforge.runtime.vm.traps import memory_out_of_bounds
 from wasmforge.syntax.externs import SegmentMode
-from wasmforge.syntax.types import EXTERNREF, ExternKind
+from wasmforge.syntax.types import EXTERNREF, ExternKind, representation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class InstanceRecord:
         number."""
         looked_at = 0
         for segment, words in zip(self.module.info.elements, self.segments, strict=False):
-            if segment.type == EXTERNREF:
+            if representation(segment.type) == EXTERNREF:
                 live.update(words)
                 looked_at += len(words)
         return looked_at
@@ -173,15 +173,23 @@ def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern
     for memory_type in info.memories:
         record.memories.append(store.new_memory(memory_type))
     for table_type in info.tables:
-        record.tables.append(store.new_table(table_type))
+        record.tables.append(store.instance_table(_closed(module, table_type)))
     _fill_vmctx(store, code, record)
     if store.engine.tunables.epoch_interruption:
         store.budget.update()
     _initialize_globals(store, record)
+    for x, init in info.table_inits.items():
+        table = record.tables[module.num_imported_tables + x]
+        table.fill_raw(0, _evaluate(record, init), table.size)
     _evaluate_segments(record)
     _initialize_tables(record)
     _initialize_memories(record)
     return VMInstance(store, record)
+
+
+def _closed(module: CompiledModule, t: Any) -> Any:
+    """The type of a table or global with the type indices of the engine."""
+    return module.engine_code.signatures().close_extern(t)
 
 
 def _fill_vmctx(store: VMStore, code: ModuleWithCode, record: InstanceRecord) -> None:
@@ -251,7 +259,7 @@ def _initialize_globals(store: VMStore, record: InstanceRecord) -> None:
 
     offsets = record.module.offsets
     for x, (global_type, init) in enumerate(record.module.info.globals):
-        cell = VMGlobal(store, global_type, record.vmctx + offsets.defined_global(x))
+        cell = VMGlobal(store, _closed(record.module, global_type), record.vmctx + offsets.defined_global(x))
         # Later initial values may refer to earlier globals, never to themselves (section 3.4.10).
         cell.set_raw(_evaluate(record, init))
         record.globals.append(cell)
