@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import wasmforge
+from tests.numbered import numbered, sum_of
 from tests.runtime.compiling import Workshop, lazy_module
 from wasmforge.runtime.compiled_module import CompiledModule
 from wasmforge.runtime.lazy_module import LazyModule
@@ -355,27 +356,6 @@ def test_interrupt_while_a_function_is_compiled(workshop: Workshop) -> None:
         with pytest.raises(KeyboardInterrupt):
             exports.via0(*ARGUMENTS)
     assert exports.via0(*ARGUMENTS) == expected
-
-
-def numbered(count: int) -> str:
-    """Functions of which each adds its own number, and calls the one of half its number."""
-    return (
-        "(module"
-        + "".join(
-            f'(func $f{n} (export "f{n}") (param i32) (result i32) (i32.add (i32.const {n}) '
-            + (f"(call $f{n // 2} (local.get 0))" if n else "(local.get 0)")
-            + "))"
-            for n in range(count)
-        )
-        + ")"
-    )
-
-
-def sum_of(n: int, x: int) -> int:
-    while n:
-        x += n
-        n //= 2
-    return x
 
 
 @pytest.mark.parametrize("release_gil", [False, True])
