@@ -170,6 +170,18 @@ def test_all_arguments_and_results_survive_the_first_call(workshop: Workshop, na
         assert getattr(exports, name)(*ARGUMENTS) == expected
 
 
+def test_vectors_survive_the_first_call_whole(workshop: Workshop) -> None:
+    """Ten of them: eight in registers, two in the overflow area, and results in registers and in the area."""
+    params = " ".join(["v128"] * 10)
+    forward = " ".join(f"(local.get {k})" for k in range(10))
+    body = f"(param {params}) (result {params})"
+    exports = workshop.functions(f"""(module (func $f {body} {forward})
+      (func (export "via") {body} (call $f {forward})))""")
+    vectors = [bytes(range(16 * k, 16 * k + 16)) for k in range(10)]
+    for _ in range(2):
+        assert exports.via(*vectors) == vectors
+
+
 def test_wasm_that_runs_while_a_function_is_compiled(workshop: Workshop) -> None:
     """A finaliser may call wasm of the same store, with arguments in the same overflow area, and reach functions
     that are not compiled either."""
