@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from wasmforge.binary import encode
 from wasmforge.binary.leb128 import encode_signed, encode_unsigned
-from wasmforge.syntax.features import Feature
+from wasmforge.syntax.features import DEFAULT_FEATURES, Feature
 from wasmforge.syntax.instructions import INSTRUCTIONS, InstructionRow, opcode_bytes
 from wasmforge.syntax.module import (
     DataSegment,
@@ -39,6 +39,7 @@ from wasmforge.syntax.types import (
     FUNCREF,
     I32,
     I64,
+    V128,
     ExternKind,
     FuncType,
     GlobalType,
@@ -57,7 +58,8 @@ FLOATS: Final = (
     *(0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, 1e10, -3e9),
     *(2147483647.5, 4294967296.0, 9.3e18, 1.9e19, -1e300),
 )
-SCALAR: Final = [r for r in INSTRUCTIONS if r.feature not in (Feature.SIMD, Feature.RELAXED_SIMD)]
+VECTOR_FEATURES: Final = (Feature.SIMD, Feature.RELAXED_SIMD)
+SCALAR: Final = [r for r in INSTRUCTIONS if DEFAULT_FEATURES >> r.feature & 1 and r.feature not in VECTOR_FEATURES]
 PLAIN: Final = [r for r in SCALAR if r.params is not None and r.results and not r.immediates and not r.access]
 LOADS: Final = [r for r in SCALAR if r.access and r.results]
 STORES: Final = [r for r in SCALAR if r.access and not r.results]
@@ -85,13 +87,18 @@ class Body:
         self.labels: list[Label] = []
         self.locals = list(ft.params)
         count = self.r.choice((0, 2, 5, 5, 12, 40))
-        self.declared = [self.r.choice((*NUMBERS, *NUMBERS, FUNCREF, EXTERNREF)) for _ in range(count)]
+        numbers = made.numbers
+        self.declared = [self.r.choice((*numbers, *numbers, FUNCREF, EXTERNREF)) for _ in range(count)]
         self.locals += self.declared
-        # Scratch locals for canonicalisation and fuel.
+        self.usable = len(self.locals)
+        # Scratch locals for canonicalisation.
         self.nan_local = {F32: len(self.locals), F64: len(self.locals) + 1}
-        self.locals += [F32, F64]
-        self.declared += [F32, F64]
+        self.locals += self.reserved()
+        self.declared += self.reserved()
         self.budget = self.r.choice((15, 40, 120))
+
+    def reserved(self) -> list[ValType]:
+        return [F32, F64]
 
     # --- Emission -----------------------------------------------------------------------------------------------
 
@@ -129,7 +136,7 @@ class Body:
         return value if abs(value) < 1e38 else 3.0
 
     def locals_of(self, t: ValType) -> list[int]:
-        return [x for x, found in enumerate(self.locals[:-2]) if found == t]
+        return [x for x, found in enumerate(self.locals[: self.usable]) if found == t]
 
     def value(self, t: ValType, depth: int = 0) -> None:
         """Pushes a value of a type."""
@@ -139,7 +146,7 @@ class Body:
         if kind < 0.5 and candidates:
             self.op("local.get", self.u(r.choice(candidates)))
             self.stack.append(t)
-        elif kind < 0.75 or depth > 3 or t not in NUMBERS:
+        elif kind < 0.75 or depth > 3 or t not in self.made.numbers:
             self.const(t)
         elif kind < 0.8:
             self.op("global.get", self.u(self.made.global_of[t]))
@@ -232,7 +239,7 @@ class Body:
         elif kind < 0.60:
             self.assign()
         elif kind < 0.63:
-            t = r.choice(NUMBERS)
+            t = r.choice(self.made.numbers)
             self.value(t)
             self.op("global.set", self.u(self.made.global_of[t]))
             self.take(1)
@@ -250,9 +257,9 @@ class Body:
         return True
 
     def assign(self) -> None:
-        if len(self.locals) == 2:
+        if not self.usable:
             return
-        x = self.r.randrange(len(self.locals) - 2)
+        x = self.r.randrange(self.usable)
         t = self.locals[x]
         self.operands((t,), 0)
         if self.r.random() < 0.3:
@@ -263,7 +270,7 @@ class Body:
 
     def update(self) -> None:
         """A local becomes something of itself, the form that compilers compute in place."""
-        candidates = [x for x, t in enumerate(self.locals[:-2]) if t in NUMBERS]
+        candidates = [x for x, t in enumerate(self.locals[: self.usable]) if t in self.made.numbers]
         if not candidates:
             return
         x = self.r.choice(candidates)
@@ -294,7 +301,7 @@ class Body:
         self.take(1)
 
     def select(self) -> None:
-        t = self.r.choice((*NUMBERS, FUNCREF))
+        t = self.r.choice((*self.made.numbers, FUNCREF))
         self.value(t)
         self.value(t)
         self.value(I32)
@@ -415,7 +422,7 @@ class Body:
         kind = r.choice((0x02, 0x03, 0x04, 0x04))
         if r.random() < 0.5:
             params: tuple[ValType, ...] = ()
-            results = () if r.random() < 0.5 else (r.choice(NUMBERS),)
+            results = () if r.random() < 0.5 else (r.choice(self.made.numbers),)
             encoded = bytes((results[0],)) if results else b"\x40"
         else:
             ti = r.randrange(len(self.made.block_types))
@@ -544,6 +551,10 @@ class Body:
 class ModuleMaker:
     """A module of some functions, from a seed."""
 
+    numbers: tuple[ValType, ...] = NUMBERS
+    """The types of values that are no references."""
+    body: type[Body] = Body
+
     def __init__(self, seed: int, functions: int = 8) -> None:
         self.r = random.Random(seed)
         self.rows = {r.mnemonic: r for r in INSTRUCTIONS if r.opcode != 0x1C}
@@ -558,11 +569,16 @@ class ModuleMaker:
         self.block_types = [FuncType(self.values(3), self.values(3)) for _ in range(4)]
         self.functions = [0] + [self.r.randrange(1, len(self.types)) for _ in range(functions)]
         self.count = len(self.functions)
-        self.global_of = {t: k for k, t in enumerate(NUMBERS)}
-        self.fuel = len(NUMBERS)
+        self.global_of = {t: k for k, t in enumerate(self.numbers)}
+        self.fuel = len(self.numbers)
+
+    def callable(self, x: int) -> bool:
+        """Whether the wasmtime package can call a function: it knows no v128."""
+        ft = self.types[self.functions[x]]
+        return V128 not in ft.params and V128 not in ft.results
 
     def values(self, most: int) -> tuple[ValType, ...]:
-        return tuple(self.r.choice(NUMBERS) for _ in range(self.r.randrange(most + 1)))
+        return tuple(self.r.choice(self.numbers) for _ in range(self.r.randrange(most + 1)))
 
     def signature(self) -> FuncType:
         if self.r.random() < 0.2:
@@ -572,7 +588,8 @@ class ModuleMaker:
     def make(self) -> bytes:
         zero = {I32: b"\x41\x00\x0b", I64: b"\x42\x00\x0b", F32: b"\x43" + bytes(4) + b"\x0b"}
         zero[F64] = b"\x44" + bytes(8) + b"\x0b"
-        bodies = [Body(self, x, self.types[self.functions[x]]).make() for x in range(1, self.count)]
+        zero[V128] = b"\xfd\x0c" + bytes(16) + b"\x0b"
+        bodies = [self.body(self, x, self.types[self.functions[x]]).make() for x in range(1, self.count)]
         start = Expression(zero[I32])
         items = tuple(self.r.randrange(self.count) for _ in range(6))
         module = Module(
@@ -581,12 +598,12 @@ class ModuleMaker:
             functions=self.functions[1:],
             tables=[Table(TableType(FUNCREF, Limits(10, 12)))],
             memories=[MemoryType(Limits(1, 3))],
-            globals=[Global(GlobalType(t, True), Expression(zero[t])) for t in (*NUMBERS, I32)],
+            globals=[Global(GlobalType(t, True), Expression(zero[t])) for t in (*self.numbers, I32)],
             exports=[
                 Export("memory", ExternKind.MEMORY, 0),
                 Export("fuel", ExternKind.GLOBAL, self.fuel),
                 *(Export(f"g{k}", ExternKind.GLOBAL, k) for k in range(len(NUMBERS))),
-                *(Export(f"f{x}", ExternKind.FUNC, x) for x in range(1, self.count)),
+                *(Export(f"f{x}", ExternKind.FUNC, x) for x in range(1, self.count) if self.callable(x)),
             ],
             elements=[
                 ElementSegment(SegmentMode.ACTIVE, FUNCREF, 0, start, items, False),
@@ -629,6 +646,7 @@ class Engine:
         self.api = api
         self.metered = settings.get("consume_fuel", False)
         config = api.Config()
+        config.wasm_relaxed_simd_deterministic = True
         for name, value in settings.items():
             setattr(config, name, value)
         self.engine = api.Engine(config)
@@ -711,14 +729,16 @@ def engines(*names: str) -> dict[str, Engine]:
 
 
 def main() -> None:
-    """`python -m tests.generate FUNCTIONS [FIRST_SEED [ENGINE...]]`."""
+    """`python -m tests.generate FUNCTIONS [FIRST_SEED [ENGINE...]]`. Modules of odd seeds have vectors."""
+    from tests.generate_vectors import VectorModuleMaker
+
     wanted = int(sys.argv[1])
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     made = engines(*(sys.argv[3:] or ("baseline", "wasmtime", "llvm")))
     done = failed = 0
     start = time.monotonic()
     while done < wanted:
-        maker = ModuleMaker(seed, 24)
+        maker = (VectorModuleMaker if seed % 2 else ModuleMaker)(seed, 24)
         for line in compare(made, maker.make(), seed):
             print(line, flush=True)
             failed += 1
