@@ -7,9 +7,11 @@ What stays in memory of a module is its record and the bodies of its functions, 
 
 from __future__ import annotations
 
+from wasmforge._tier_up import Optimiser
 from wasmforge.binary import decode
 from wasmforge.compiler.baseline import Compiler, Context
 from wasmforge.compiler.baseline.compile import check_supported
+from wasmforge.compiler.baseline.counters import tier_up_stub
 from wasmforge.compiler.baseline.first_call import ENTRY_SIZE, FIRST_CALL, first_call_stub, linkage
 from wasmforge.compiler.baseline.trampolines import array_to_wasm, wasm_to_array
 from wasmforge.compiler.description import describe, lay_out_data
@@ -54,10 +56,12 @@ def load(
     compile_all: Callable[[Module, ModuleValidation], bytes],
     *,
     ahead_if_unsupported: bool = False,
+    tier_up_threshold: int | None = None,
 ) -> CompiledModule:
     """The module that compiles itself while it runs. `parsed` is what `parse` returned. `compile_all` makes an image of
     it: for `serialize`, and at once for a module that the baseline compiler does not support, if
-    `ahead_if_unsupported`. Raises WasmtimeError when it is not supported."""
+    `ahead_if_unsupported`. LLVM compiles hot functions, unless `tier_up_threshold`
+    (`environ.DEFAULT_TIER_UP_THRESHOLD`) is None. Raises WasmtimeError when it is not supported."""
     module, facts = parsed
     try:
         check_supported(facts, engine.tunables)
@@ -65,11 +69,23 @@ def load(
         if not ahead_if_unsupported:
             raise
         return CompiledModule.from_bytes(engine, compile_all(module, facts))
-    functions = LazyFunctions(module, facts, engine.tunables, compile_all)
+    tiers = tier_up_threshold is not None
+    functions = LazyFunctions(module, facts, engine.tunables, compile_all, tiers)
+    optimiser = Optimiser(module, facts, functions.func_refs, engine.tunables) if tiers else None
     info = describe(module, functions.func_refs)
     data, pages = lay_out_data(module, info, engine.tunables)
     names = module.names.functions if module.names else {}
-    return LazyModule(engine, info, functions, _capacity(module), data=data, pages=pages, names=names)
+    return LazyModule(
+        engine,
+        info,
+        functions,
+        _capacity(module),
+        data=data,
+        pages=pages,
+        names=names,
+        optimiser=optimiser,
+        threshold=tier_up_threshold or 0,
+    )
 
 
 def _capacity(module: Module) -> int:
@@ -92,12 +108,13 @@ class LazyFunctions:
         facts: ModuleValidation,
         tunables: Tunables,
         compile_all: Callable[[Module, ModuleValidation], bytes],
+        counters: bool,
     ) -> None:
         self.func_refs = sorted(facts.escaping)
         self._module = module
         self._facts = facts
         self._compile_all = compile_all
-        self._context = Context(module, self.func_refs, facts.tail_callers, tunables, slots=True)
+        self._context = Context(module, self.func_refs, facts.tail_callers, tunables, slots=True, counters=counters)
         self._idle: list[Compiler] = []
 
     def compile(self, defined: int) -> CompiledFunction:
@@ -116,6 +133,9 @@ class LazyFunctions:
 
     def first_call_stub(self) -> bytes:
         return first_call_stub()
+
+    def tier_up_stub(self) -> bytes:
+        return tier_up_stub()
 
     def array_to_wasm(self, type_index: int) -> bytes:
         return array_to_wasm(self._context.signature(type_index))

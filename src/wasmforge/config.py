@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from wasmforge._managed import Managed
 from wasmforge.compiler.availability import llvm_available
-from wasmforge.compiler.environ import OPTIMIZATION_LEVELS, Tunables
+from wasmforge.compiler.environ import DEFAULT_TIER_UP_THRESHOLD, OPTIMIZATION_LEVELS, Tunables
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.features import DEFAULT_FEATURES, KNOBS, Feature
 
@@ -26,6 +26,8 @@ ADDRESS_SPACE = 1 << 47
 """Bytes that a process can address on x86-64."""
 
 HOST_PAGE = 4096
+
+MAX_THRESHOLD = 1 << 30
 
 DEFAULT_MAX_WASM_STACK = 512 << 10
 """Bytes of stack for WebAssembly, Wasmtime's default."""
@@ -110,6 +112,7 @@ class Config(Managed):
         self._parallel = True
         self._strategy = STRATEGIES["auto"]
         self._cache: bool | CacheSettings = True
+        self._tier_up_threshold: int | None = DEFAULT_TIER_UP_THRESHOLD
 
     def __setattr__(self, name: str, value: object) -> None:
         # A misspelt setting would otherwise be accepted and do nothing.
@@ -166,6 +169,22 @@ class Config(Managed):
         """Whether several processes compile the functions of a module. On by default."""
         self._check_open()
         self._parallel = _bool(enable)
+
+    @_setting
+    def tier_up_threshold(self, count: int | None) -> None:
+        """How many calls and loop iterations make a small function hot, 30,000 by default, for the strategy `"auto"`:
+        hot functions are compiled by the optimising compiler while the program runs. Large functions need more. With
+        less than the default, the time that passes before the first is compiled shrinks in proportion. None: no
+        function is ever hot."""
+        self._check_open()
+        if count is None:
+            self._tier_up_threshold = None
+            return
+        if not isinstance(count, int) or isinstance(count, bool):
+            raise TypeError("expected int or None")
+        if not 1 <= count <= MAX_THRESHOLD:
+            raise WasmtimeError(f"tier_up_threshold must be between 1 and {MAX_THRESHOLD}, got {count}")
+        self._tier_up_threshold = count
 
     @_setting
     def profiler(self, profiler: str) -> None:

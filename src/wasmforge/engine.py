@@ -5,7 +5,7 @@ used by any number of threads; most programs need one.
 from __future__ import annotations
 
 from wasmforge._managed import Managed
-from wasmforge.compiler.environ import Tunables
+from wasmforge.compiler.environ import DEFAULT_TIER_UP_THRESHOLD, Tunables
 from wasmforge.runtime import EngineState
 
 TYPE_CHECKING = False
@@ -40,6 +40,7 @@ class Engine(Managed):
             self._tunables = Tunables()
             self._workers: int | None = None
             self._wanted_strategy = "auto"
+            self._tier_up_threshold: int | None = DEFAULT_TIER_UP_THRESHOLD
             self._state = EngineState(self._tunables)
             return
         from wasmforge.config import Config
@@ -47,6 +48,7 @@ class Engine(Managed):
         if not isinstance(config, Config):
             raise TypeError("expected Config")
         self._cache_setting = config._cache
+        self._tier_up_threshold = config._tier_up_threshold
         self._tunables, max_wasm_stack, parallel, self._wanted_strategy = config._consume()
         self._workers = None if parallel else 1
         self._state = EngineState(self._tunables, max_wasm_stack=max_wasm_stack)
@@ -67,6 +69,11 @@ class Engine(Managed):
         """
         self._check_open()
         self._state.increment_epoch()
+
+    @property
+    def _optimises(self) -> bool:
+        """Whether the optimising compiler helps where the baseline compiler comes first."""
+        return self._wanted_strategy == "auto" and self._strategy == "llvm"
 
     def is_pulley(self) -> bool:
         """Whether code is interpreted by Wasmtime's bytecode interpreter Pulley: never here, it is native code."""

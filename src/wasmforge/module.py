@@ -209,8 +209,13 @@ def _load_lazily(engine: Engine, wasm: str | bytes | bytearray) -> CompiledModul
 
     parsed = parse(engine._state, _to_wasm(wasm))
     del wasm  # when the caller has dropped it too, its memory is there for what follows
-    optimises = engine._wanted_strategy == "auto" and engine._strategy == "llvm"
-    return load(engine._state, parsed, engine._compile_module, ahead_if_unsupported=optimises)
+    return load(
+        engine._state,
+        parsed,
+        engine._compile_module,
+        ahead_if_unsupported=engine._optimises,
+        tier_up_threshold=engine._tier_up_threshold if engine._optimises else None,
+    )
 
 
 def _is_text(wasm: str | bytes | bytearray) -> bool:

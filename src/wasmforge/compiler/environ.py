@@ -79,6 +79,9 @@ VECTOR_CLASS: Final = frozenset({F32, F64, V128})
 VALRAW_SIZE: Final = 16
 """A slot of an array call, of the overflow area and of the results area; wide enough for a v128."""
 
+CODE_ALIGNMENT: Final = 64
+"""Of code with constants: the widest that a constant asks for."""
+
 STACK_PROBE_SIZE: Final = 32768
 """Frames above this touch each step, so that no frame jumps over the guard."""
 
@@ -351,6 +354,8 @@ BUILTINS: Final[tuple[Builtin, ...]] = (
     Builtin("compile_function", (I32,), I64, native=False, keeps_overflow=True),
     Builtin("out_of_fuel", (), None, native=False, keeps_registers=True),  # refills the store's count, or traps
     Builtin("new_epoch", (), None, native=False, keeps_registers=True),  # sets another deadline, or traps
+    # Function, counted without imports: its counter is below zero. Only called by `baseline.counters`' stub.
+    Builtin("tier_up", (I32,), None, native=False),
 )
 """Bounds of memory.copy, memory.fill, memory.init and table.copy are checked in line, since they are hot or
 simple; `table_fill` and `table_init` check for themselves and raise the trap."""
@@ -359,6 +364,9 @@ BUILTIN_INDEX: Final[dict[str, int]] = {b.name: i for i, b in enumerate(BUILTINS
 
 
 # --- Tunables --------------------------------------------------------------------------------------------------
+
+DEFAULT_TIER_UP_THRESHOLD: Final = 30_000
+"""Calls and loop iterations until a small function is hot."""
 
 OPTIMIZATION_LEVELS: Final = ("none", "speed", "speed_and_size")
 

@@ -1,7 +1,10 @@
 """`CodeRegion`: address space for the machine code of one module that is compiled while it runs, and for the words that
 this code reaches relative to itself. `lazy_code.LazyCode` owns one and is the only user.
 
-    [ data, readable and writable: a code pointer slot a defined function, then a counter each | text, R-X ]
+    [ data, readable and writable: slots, counters, one word more | text, R-X ]
+
+A code pointer slot a defined function, then a cell of 8 bytes with a counter each, then the address of the code that
+counters call (`compiler.baseline.counters` relies on the order).
 
 Threat: memory that is writable and executable turns any stray write into code. The text is a shared mapping of a memfd
 that is executable and never writable, in no mapping of this process; code arrives by pwrite(2). So functions share
@@ -96,21 +99,23 @@ class CodeRegion:
         "_mapping",
         "_offset",
         "_pid",
-        "counters_address",
+        "counters",
         "slots",
         "slots_address",
+        "stub",
         "text_address",
         "text_length",
         "used",
     )
 
     def __init__(self, functions: int, length: int) -> None:
-        data = _pages(16 * functions)
+        data = _pages(16 * functions + 8)
         self.text_length = _pages(length)
         self._mapping = Mmap.zeroed(data + self.text_length)
         self.slots = memoryview(self._mapping.owner)[: 8 * functions].cast("Q")
         self.slots_address = self._mapping.address
-        self.counters_address = self._mapping.address + 8 * functions
+        self.counters = memoryview(self._mapping.owner)[8 * functions : 16 * functions].cast("i")
+        self.stub = memoryview(self._mapping.owner)[16 * functions : 16 * functions + 8].cast("Q")
         self.text_address = self._mapping.address + data
         self.used = 0
         self._pid = os.getpid()

@@ -205,6 +205,9 @@ class CompiledModule:
         """The address of the code of a defined function."""
         return self.engine_code.text_range().start.raw() + self.info.function_range(defined).start
 
+    def function_is_hot(self, defined: int) -> None:
+        """The builtin `tier_up` of a defined function. The code of an image does not count."""
+
     def function_entry(self, defined: int) -> int:
         """Where in the text to call a defined function. Valid for as long as the module."""
         return self.info.function_range(defined).start

@@ -48,7 +48,7 @@ class Piece:
     (1 + TrapKind, 0 where nothing may fault), ascending by offset; a row holds up to the next one's offset.
     """
 
-    __slots__ = ("function", "length", "rows", "start", "tier")
+    __slots__ = ("function", "length", "rows", "seconds", "start", "tier")
 
     def __init__(self, function: int, tier: int, start: int, length: int, rows: array[int]) -> None:
         self.function = function
@@ -56,6 +56,7 @@ class Piece:
         self.start = start
         self.length = length
         self.rows = rows
+        self.seconds = 0.0  # that compiling it took
 
     def row_at(self, offset: int) -> tuple[int, int] | None:
         """Position and trap code of the instruction at an offset from `start`."""
@@ -107,6 +108,16 @@ class LazyCode:
         self.region.write(start, code)
         piece = self.pieces[start] = Piece(function, tier, start, len(code), rows)
         return piece
+
+    def add_group(
+        self, start: int, code: bytes, functions: Iterable[tuple[int, int, int, array[int]]], tier: int
+    ) -> list[Piece]:
+        """As `add`, for code of several functions: (defined index, offset from `start`, length, rows) of each."""
+        self.region.write(start, code)
+        pieces = [Piece(function, tier, start + offset, length, rows) for function, offset, length, rows in functions]
+        for piece in pieces:
+            self.pieces[piece.start] = piece
+        return pieces
 
     def publish(self, pieces: Iterable[Piece]) -> None:
         """Makes calls of the functions go to these pieces, from now on and on all threads."""

@@ -9,12 +9,15 @@ of other instances, call descriptors); calls between functions of the module go 
 from __future__ import annotations
 
 from array import array
+from time import perf_counter
 
+from wasmforge.compiler.environ import DEFAULT_TIER_UP_THRESHOLD
 from wasmforge.compiler.image import MEMORY_SECTION, RODATA_WASM_SECTION
 from wasmforge.runtime.code_memory import FileSource
 from wasmforge.runtime.compiled_module import CompiledModule
 from wasmforge.runtime.lazy_code import BASELINE, LazyCode
 from wasmforge.runtime.lock import LOCK
+from wasmforge.runtime.tier_up import TierUp
 from wasmforge.runtime.vm.cow import COPY_BELOW
 
 TYPE_CHECKING = False
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from wasmforge.compiler.info import CodeRange, CompiledModuleInfo
     from wasmforge.runtime.engine_state import EngineState
     from wasmforge.runtime.lazy_code import Piece
+    from wasmforge.runtime.tier_up import Optimiser
 
     class CompiledFunction(Protocol):
         """Code that runs wherever it is put, aligned to 16 bytes. `rows`: see `lazy_code.Piece`."""
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
         def code(self) -> bytes: ...
         @property
         def rows(self) -> list[int]: ...
+        @property
+        def call_targets(self) -> list[int]: ...
 
         def placed(self, distance: int, imported: int) -> bytes:
             """The code for a place `distance` bytes before the slot of the first defined function."""
@@ -50,6 +56,8 @@ if TYPE_CHECKING:
         def first_call_stub(self) -> bytes: ...
         def array_to_wasm(self, type_index: int) -> bytes: ...
         def wasm_to_array(self, type_index: int) -> bytes: ...
+
+        def tier_up_stub(self) -> bytes: ...
 
         def compile_all(self) -> bytes:
             """An image of the whole module."""
@@ -75,9 +83,11 @@ class LazyModule(CompiledModule):
         capacity: bytes of address space for machine code; functions beyond raise at their first call.
         data, pages: the sections for data segments and memory images, to which `info` refers.
         names: of functions, by index.
+        optimiser: makes better code for hot functions; None for code without counters.
+        threshold: see `environ.DEFAULT_TIER_UP_THRESHOLD`.
     """
 
-    __slots__ = ("_array_to_wasm", "_compiler", "_names", "_signatures", "_wasm_to_array", "code")
+    __slots__ = ("_array_to_wasm", "_compiler", "_names", "_signatures", "_wasm_to_array", "code", "tier_up")
 
     def __init__(
         self,
@@ -89,6 +99,8 @@ class LazyModule(CompiledModule):
         data: bytes | bytearray,
         pages: bytes | bytearray,
         names: Mapping[int, str],
+        optimiser: Optimiser | None = None,
+        threshold: int = DEFAULT_TIER_UP_THRESHOLD,
     ) -> None:
         sections = {RODATA_WASM_SECTION: memoryview(data)}
         images = None
@@ -103,9 +115,12 @@ class LazyModule(CompiledModule):
         self._array_to_wasm: dict[int, Piece] = {}
         self._wasm_to_array: dict[int, Piece] = {}
         self._signatures: dict[int, int] | None = None
+        self.tier_up: TierUp | None = None
         if count:
             self._add_linkage(count)
         self._set_up(engine, self.code, info)
+        if optimiser is not None and count:
+            self._add_tier_up(optimiser, threshold)
 
     def _add_linkage(self, count: int) -> None:
         """Entries first, so that function `k` has its entry at offset `k * entry_size`, then the stub."""
@@ -122,6 +137,15 @@ class LazyModule(CompiledModule):
         first = start + compiler.first_call
         code.region.slots[:] = memoryview(array("Q", range(first, first + size * count, size)))
 
+    def _add_tier_up(self, optimiser: Optimiser, threshold: int) -> None:
+        code = self.code
+        self.tier_up = TierUp(code, self.num_imported_functions, optimiser, threshold)
+        stub = self._compiler.tier_up_stub()
+        with LOCK:
+            start = code.region.reserve(len(stub))
+            code.add(start, stub, _NO_ROWS)
+        code.region.stub[0] = code.text_address + start
+
     # --- Compiling ----------------------------------------------------------------------------------------------
 
     def compiled_function(self, defined: int) -> int:
@@ -131,6 +155,7 @@ class LazyModule(CompiledModule):
         if defined not in code.current:
             # Without a lock: a collection in here may run finalisers that wait for another thread, which waits for the
             # lock. Two threads that call a function first at the same time both compile it, and one result is dropped.
+            started = perf_counter()
             compiled = self._compiler.compile(defined)
             rows = array("I", compiled.rows)
             with LOCK:
@@ -138,8 +163,16 @@ class LazyModule(CompiledModule):
                     start = code.region.reserve(len(compiled.code))
                     distance = code.region.slots_address - (code.text_address + start)
                     placed = compiled.placed(distance, self.num_imported_functions)
-                    code.publish((code.add(start, placed, rows, defined, BASELINE),))
+                    piece = code.add(start, placed, rows, defined, BASELINE)
+                    piece.seconds = perf_counter() - started
+                    if self.tier_up is not None:
+                        self.tier_up.add(defined, compiled.call_targets)
+                    code.publish((piece,))
         return code.text_address + code.current[defined].start
+
+    def function_is_hot(self, defined: int) -> None:
+        if self.tier_up is not None:
+            self.tier_up.visit(defined)
 
     def array_to_wasm(self, type_index: int) -> CodeRange | None:
         return self._trampoline(self._array_to_wasm, type_index, array_to_wasm=True)

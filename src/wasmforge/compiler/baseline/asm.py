@@ -40,6 +40,7 @@ class Op:
     SBB: Final = 0x1B
     AND: Final = 0x23
     SUB: Final = 0x2B
+    SUB_STORE: Final = 0x29
     XOR: Final = 0x33
     CMP: Final = 0x3B
     TEST: Final = 0x85

@@ -78,6 +78,10 @@ class Body(State):
         # Calls of functions of the module: place of the displacement, function index.
         self.call_places: list[int] = []
         self.call_targets: list[int] = []
+        # Counts: the place of the jump of each, the position of its instruction, the register counted in or `NONE`.
+        self.count_places: list[int] = []
+        self.count_starts: list[int] = []
+        self.count_registers: list[int] = []
         # Jump tables: place of the displacement of each and its first entry; entries are positions in the code.
         self.table_places: list[int] = []
         self.table_starts: list[int] = []
@@ -113,6 +117,9 @@ class Body(State):
         self.check_starts = []
         self.call_places = []
         self.call_targets = []
+        self.count_places = []
+        self.count_starts = []
+        self.count_registers = []
         self.table_places = []
         self.table_starts = []
         self.table_entries = []

@@ -103,7 +103,8 @@ class Context:
 
     `func_refs` are the escaping functions in ascending order, `tail_callers` those with tail calls. `slots` chooses the
     form of calls between functions of the module: direct (`call rel32`), or through code pointer slots
-    (`call [rip + slot]`), for code that is compiled function by function.
+    (`call [rip + slot]`), for code that is compiled function by function. `counters` lets each
+    function count its calls and loops (`counters`), for code that can be replaced by better code.
     """
 
     def __init__(
@@ -113,10 +114,12 @@ class Context:
         tail_callers: frozenset[int],
         tunables: Tunables,
         slots: bool = False,
+        counters: bool = False,
     ) -> None:
         self.module = module
         self.tunables = tunables
         self.slots = slots
+        self.counters = counters
         self.tail_callers = tail_callers
         self.types: list[FuncType] = [machine_signature(ft) for ft in module.types]
         self.signatures: list[Signature | None] = [None] * len(module.types)

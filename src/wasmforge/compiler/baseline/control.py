@@ -9,6 +9,7 @@ from __future__ import annotations
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import FUNCTION, IF, LOOP, Body, Label
 from wasmforge.compiler.baseline.context import AREA, FLOAT, NARROW, VECTOR, results_offset, store_of
+from wasmforge.compiler.baseline.counters import count_loop
 from wasmforge.compiler.baseline.integer import test_zero
 from wasmforge.compiler.baseline.locals import epilogue, skip_immediates, skip_value_type
 from wasmforge.compiler.baseline.metering import loop_head, save_fuel
@@ -81,6 +82,8 @@ def enter(s: Body, op: i64) -> None:
     s.labels.append(label)
     if op == LOOP and s.frame.metered:
         loop_head(s)
+    if op == LOOP:
+        count_loop(s)
     if op == IF:
         label.else_at = s.jump_if(condition ^ 1)
 

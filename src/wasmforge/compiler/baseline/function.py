@@ -6,7 +6,7 @@ that compiles lazily calls it for one function at its first call.
 
 from __future__ import annotations
 
-from wasmforge.compiler.baseline import access, calls, control, convert, integer, metering, rows
+from wasmforge.compiler.baseline import access, calls, control, convert, counters, integer, metering, rows
 from wasmforge.compiler.baseline import float as floats
 from wasmforge.compiler.baseline import locals as frames
 from wasmforge.compiler.baseline.asm import Op
@@ -93,9 +93,11 @@ class Compiler:
             s.labels.append(Label(FUNCTION, 0, 0, b"", signature.results))
             if frame.metered:
                 metering.begin(s)
+            counters.count_entry(s)
             _walk(s)
             s.emit_traps()
             metering.emit_checks(s)
+            counters.emit_calls(s)
             body = s.out
             body_rows = s.rows
             s.out = Buffer()

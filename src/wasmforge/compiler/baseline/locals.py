@@ -219,6 +219,10 @@ class Frame:
         self.metered = tunables.consume_fuel or tunables.epoch_interruption
         self.fuel_at: i64 = 0
         """Displacement of the count of fuel, 0 without (`metering`)."""
+        self.loop_weight: i64 = 0
+        """Of the innermost loop; 0 without loops."""
+        self.count_register: i64 = NONE
+        """Holds the iterations left until the counter is told, if it has got a register (`counters`)."""
         self.saved: list[int] = []
         self.moves_to: list[int] = []
         self.moves_from: list[int] = []
@@ -327,8 +331,11 @@ def _scan(s: State, frame: Frame) -> None:
             pc = s.pc
         elif shape == _BLOCK:
             outer.append(weight)
-            if op == 0x03 and weight < _HEAVIEST:
-                weight *= _LOOP_WEIGHT
+            if op == 0x03:
+                if weight < _HEAVIEST:
+                    weight *= _LOOP_WEIGHT
+                if weight > frame.loop_weight:
+                    frame.loop_weight = weight
             s.pc = pc
             skip_value_type(s)
             pc = s.pc
@@ -453,6 +460,8 @@ def _pin(s: State, frame: Frame, registers: bytes, is_float: bool) -> None:
             if s.weights[x] > heaviest and s.pins[x] < 0 and s.floats[x] == is_float:
                 best = x
                 heaviest = s.weights[x]
+        if frame.loop_weight > heaviest and frame.context.counters and _pin_count(s, frame, r):
+            continue
         if best < 0:
             if volatile:
                 return
@@ -467,6 +476,19 @@ def _pin(s: State, frame: Frame, registers: bytes, is_float: bool) -> None:
         s.pool &= ~(one << r)
         if frame.calls:
             frame.volatile.append(best)
+
+
+def _pin_count(s: State, frame: Frame, r: i64) -> bool:
+    """Gives a register to the count of iterations, which is used once in each; not one that calls destroy."""
+    if frame.count_register >= 0 or r >= XMM0 or (frame.calls and VOLATILE >> r & 1):
+        return False
+    frame.count_register = r
+    if VOLATILE >> r & 1:
+        one: i64 = 1
+        s.pool &= ~(one << r)
+    else:
+        frame.saved.append(r)
+    return True
 
 
 def _arrival(s: State, frame: Frame, x: i64, r: i64) -> i64:

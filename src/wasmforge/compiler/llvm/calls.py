@@ -28,14 +28,19 @@ class CallEmitters(ReferenceEmitters):
         x = self.unsigned()
         ft = self.context.types[self.context.functions[x]]
         if x in self.context.tail_callers:
-            self.emit_uniform_call(f"@f{x}", ft)
+            self.emit_uniform_call(self.defined_function(x), ft)
         elif x >= self.context.imported_functions:
-            self.emit_call(f"@f{x}", "ptr swiftself %vm", ft)
+            self.emit_call(self.defined_function(x), "ptr swiftself %vm", ft)
         else:
             record = self.offsets.imported_function(x)
             function = self.load_field("ptr", "%vm", record + VMFunctionImport.WASM_CALL, constant=True)
             callee = self.load_field("ptr", "%vm", record + VMFunctionImport.VMCTX, constant=True)
             self.emit_call(function, self.foreign(callee), ft)
+
+    def defined_function(self, x: int) -> str:
+        """What to call for a function of the module: itself, or its slot's contents if other code may come there."""
+        local = self.context.local
+        return f"@f{x}" if local is None or x in local else self.emit(f"load ptr, ptr @s{x}")
 
     def foreign(self, callee: str) -> str:
         """The contexts that a call of what may be another instance's function passes.
@@ -131,24 +136,24 @@ class CallEmitters(ReferenceEmitters):
         x = self.unsigned()
         ft = self.context.types[self.context.functions[x]]
         if x >= self.context.imported_functions:
-            self.emit_tail_call(f"f{x}", "poison", ft)
+            self.emit_tail_call(self.defined_function(x), "poison", ft)
         else:
-            self.emit_tail_call(uniform.TAIL_IMPORT, self.field("%vm", self.offsets.imported_function(x)), ft)
+            self.emit_tail_call("@" + uniform.TAIL_IMPORT, self.field("%vm", self.offsets.imported_function(x)), ft)
 
     def return_call_indirect(self, _: int) -> None:
         type_index, reference = self.table_function()
-        self.emit_tail_call(uniform.TAIL_REFERENCE, reference, self.context.types[type_index])
+        self.emit_tail_call("@" + uniform.TAIL_REFERENCE, reference, self.context.types[type_index])
 
     def return_call_ref(self, _: int) -> None:
         type_index, reference = self.referenced_function()
-        self.emit_tail_call(uniform.TAIL_REFERENCE, reference, self.context.types[type_index])
+        self.emit_tail_call("@" + uniform.TAIL_REFERENCE, reference, self.context.types[type_index])
 
     def emit_tail_call(self, function: str, nest: str, ft: FuncType) -> None:
         """Leaves this function for another one, which returns to our caller, through the results area too."""
         p = self.prototype(ft)
         arguments = uniform.arguments(self, p, self.pop_arguments(p))
         contexts = f"ptr swiftself %vm, ptr nest {nest}"
-        call = f"musttail call swiftcc {uniform.RETURNS} @{function}({contexts}, {arguments}) #2{self.here()}"
+        call = f"musttail call swiftcc {uniform.RETURNS} {function}({contexts}, {arguments}) #2{self.here()}"
         self.do(f"ret {uniform.RETURNS} {self.emit(call)}")
         self.skipped = 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from wasmforge.compiler.environ import Tunables
@@ -15,7 +15,7 @@ from wasmforge.syntax.module import Module
 from wasmforge.syntax.types import ExternKind, representation
 from wasmforge.validation import ModuleValidation
 
-__all__ = ["compile_module"]
+__all__ = ["compile_module", "hot_chunk"]
 
 CHUNK_INSTRUCTIONS: Final = 4000
 """Aimed at by chunks. In the study 2,000 to 10,000 cost no more than the whole module at once, and smaller chunks
@@ -52,6 +52,18 @@ def compile_module(
     return link(module, func_refs, replies, canonical, tunables)
 
 
+def hot_chunk(module: Module, functions: Sequence[int], instructions: int) -> Chunk:
+    """Some functions of a module, together `instructions` long, as a chunk for code that replaces other code."""
+    imported = module.num_imported(ExternKind.FUNC)
+    pipeline = "fast" if instructions > HUGE_INSTRUCTIONS else "none" if instructions > GIANT_INSTRUCTIONS else "hot"
+    return Chunk([_function(module, x - imported, x) for x in functions], [], pipeline, instructions)
+
+
+def _function(module: Module, defined: int, index: int) -> tuple[int, tuple[tuple[int, int], ...], bytes, int]:
+    body = module.code[defined]
+    return (index, tuple((n, int(representation(t))) for n, t in body.locals), body.code, body.offset)
+
+
 def _chunks(
     module: Module, facts: ModuleValidation, func_refs: list[int], canonical: list[int], tunables: Tunables
 ) -> list[Chunk]:
@@ -62,9 +74,9 @@ def _chunks(
     entered = sorted({canonical[types[x]] for x in func_refs})
     trampolines = [("a2w", t) for t in entered] + [("w2a", t) for t in sorted(set(canonical))]
     chunks = [Chunk([], trampolines, pipeline, 10 * len(trampolines))]
-    for k, body in enumerate(module.code):
+    for k in range(len(module.code)):
         count = facts.instruction_counts[k]
-        function = (imported + k, tuple((n, int(representation(t))) for n, t in body.locals), body.code, body.offset)
+        function = _function(module, k, imported + k)
         last = chunks[-1]
         giant = count > GIANT_INSTRUCTIONS
         if giant or last.instructions + count > CHUNK_INSTRUCTIONS or last.instructions > CHUNK_INSTRUCTIONS:

@@ -27,7 +27,10 @@ from wasmforge.syntax.types import (
     representation,
 )
 
-__all__ = ["BOOL", "IR_TYPES", "VECTOR", "ModuleContext", "alignment"]
+__all__ = ["BACKGROUND", "BOOL", "IR_TYPES", "VECTOR", "ModuleContext", "alignment"]
+
+BACKGROUND: Final = "--background"
+"""The argument of a worker process that works while the program runs."""
 
 BOOL: Final = ValType(1)
 """The type, on the translator's operand stack only, of a comparison whose result is consumed as a condition at
@@ -66,6 +69,8 @@ class ModuleContext:
     - `globals`, `imported_globals`: value types; how many are imported.
     - `func_refs`: function index to the position of its VMFuncRef in the vmctx.
     - `tail_callers`: the functions with tail calls, which have the uniform prototype.
+    - `local`: the functions to call directly, None for all of the module's own; the others are called through their
+      code pointer slots. It changes from chunk to chunk and does not travel.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class ModuleContext:
         self.func_refs = {x: k for k, x in enumerate(func_refs)}
         self.tail_callers = tail_callers
         self.tunables = tunables
+        self.local: frozenset[int] | None = None
         self.offsets = VMContextOffsets(
             memories=len(memories),
             tables=len(tables),

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from wasmforge.syntax.errors import WasmtimeError
 
-__all__ = ["ObjectFile", "Relocation", "parse_object"]
+__all__ = ["IN_TEXT", "TO_SYMBOL", "ObjectFile", "Relocation", "parse_object"]
 
 _SECTION: Final = Struct("<IIQQQQIIQQ")
 _SYMBOL: Final = Struct("<IBBHQQ")

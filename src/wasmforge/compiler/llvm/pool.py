@@ -24,7 +24,15 @@ from typing import IO, Any, Final, NamedTuple
 
 from wasmforge.syntax.errors import WasmtimeError
 
-__all__ = ["Chunk", "compile_chunks", "default_workers"]
+__all__ = [
+    "REPLY_HEADER",
+    "Chunk",
+    "compile_chunks",
+    "default_workers",
+    "encode_request",
+    "next_module",
+    "start_process",
+]
 
 _RETRY_PIPELINE: Final = "fast"
 
@@ -39,6 +47,43 @@ class Chunk(NamedTuple):
     instructions: int
 
 
+REPLY_HEADER: Final = 8
+"""Bytes: the length of what follows, and its CRC-32."""
+
+
+def start_process(*arguments: str) -> subprocess.Popen[bytes]:
+    """A worker process, with pipes to its standard input and output."""
+    environment = dict(os.environ)
+    # The child finds the same packages as we do. Threat: `-P` keeps the current directory, which an attacker may
+    # be able to write to, out of its path; so is the empty entry that stands for it.
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "wasmforge.compiler.llvm.worker", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None if "WASMFORGE_LOG" in os.environ else subprocess.DEVNULL,
+        env=environment,
+        process_group=0,
+    )
+
+
+def encode_request(module: int, context: bytes | None, chunk: Chunk, pipeline: str, slots: bool = False) -> bytes:
+    """The bytes that ask a worker for a chunk. `context` is None for a worker that has the module's. With `slots`,
+    functions of other chunks are called through their code pointer slots."""
+    request: dict[str, Any] = {
+        "module": module,
+        "functions": chunk.functions,
+        "trampolines": chunk.trampolines,
+        "pipeline": pipeline,
+        "instructions": chunk.instructions,
+        "slots": slots,
+    }
+    if context is not None:
+        request["context"] = context
+    data = marshal.dumps(request)
+    return len(data).to_bytes(4, "little") + data
+
+
 class _WorkerDiedError(Exception):
     """The process ended before it had answered; `status` is its return code (negative: a signal)."""
 
@@ -49,46 +94,25 @@ class _WorkerDiedError(Exception):
 
 class _Worker:
     def __init__(self) -> None:
-        environment = dict(os.environ)
-        # The child finds the same packages as we do. Threat: `-P` keeps the current directory, which an attacker may
-        # be able to write to, out of its path; so is the empty entry that stands for it.
-        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "wasmforge.compiler.llvm.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if "WASMFORGE_LOG" in os.environ else subprocess.DEVNULL,
-            env=environment,
-            process_group=0,
-        )
+        self.process = start_process()
         assert self.process.stdin is not None and self.process.stdout is not None
         self.input: IO[bytes] = self.process.stdin
         self.output: IO[bytes] = self.process.stdout
         self.module: int | None = None  # whose context it holds
 
     def send(self, module: int, context: bytes, chunk: Chunk, pipeline: str) -> None:
-        request: dict[str, Any] = {
-            "module": module,
-            "functions": chunk.functions,
-            "trampolines": chunk.trampolines,
-            "pipeline": pipeline,
-            "instructions": chunk.instructions,
-        }
-        if self.module != module:
-            request["context"] = context
-            self.module = module
-        data = marshal.dumps(request)
+        data = encode_request(module, None if self.module == module else context, chunk, pipeline)
+        self.module = module
         try:
-            self.input.write(len(data).to_bytes(4, "little"))
             self.input.write(data)
             self.input.flush()
         except OSError:
             raise self.died() from None
 
     def receive(self) -> dict[str, Any]:
-        header = self.output.read(4)
-        if len(header) == 4:
-            size = int.from_bytes(header, "little")
+        header = self.output.read(REPLY_HEADER)
+        if len(header) == REPLY_HEADER:
+            size = int.from_bytes(header[:4], "little")
             data = self.output.read(size)
             if len(data) == size:
                 reply: dict[str, Any] = marshal.loads(data)
@@ -167,6 +191,11 @@ class _Pool:
 _pool: Final = _Pool()
 atexit.register(_pool.end_all)
 os.register_at_fork(after_in_child=_pool.forget)
+
+
+def next_module() -> int:
+    """A number for a module's context, by which workers know it again."""
+    return _pool.next_module()
 
 
 def default_workers() -> int:

@@ -1,8 +1,9 @@
 """The worker process: `python -m wasmforge.compiler.llvm.worker`, started by `pool`.
 
 It reads requests from standard input and writes one reply each to standard output, both as a u32 length and a
-`marshal` value, and ends when its input ends. A request is a chunk: the module's context (sent once a module) and
-some functions; the reply is machine code with what the link step needs, or an error message.
+`marshal` value, replies with a CRC-32 between, and ends when its input ends. A request is a chunk: the module's
+context (sent once a module) and some functions; the reply is machine code with what the link step needs, or an error
+message.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import select
 import signal
 import sys
 import threading
+import time
+import zlib
 from array import array
 from typing import Any, Final
 
 from wasmforge.compiler.llvm import uniform
-from wasmforge.compiler.llvm.context import ModuleContext
+from wasmforge.compiler.llvm.context import BACKGROUND, ModuleContext
 from wasmforge.compiler.llvm.line_program import read_rows
-from wasmforge.compiler.llvm.object_file import parse_object
+from wasmforge.compiler.llvm.object_file import IN_TEXT, TO_SYMBOL, ObjectFile, Relocation, parse_object
 from wasmforge.compiler.llvm.prototype import Prototype, array_to_wasm, wasm_to_array
 from wasmforge.compiler.llvm.translate import FunctionSource, translate
 from wasmforge.compiler.tables.address_map import NO_POSITION
@@ -28,6 +31,8 @@ from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import FuncType
 
 __all__ = ["compile_chunk", "main"]
+
+NICENESS: Final = 10
 
 IDLE_SECONDS: Final = 300
 """A worker that nobody has used for so long ends; the pool starts another one when it is needed."""
@@ -39,7 +44,7 @@ STACK_SIZE: Final = 100 << 20
 """Bytes. Some of LLVM recurses over the nesting of blocks."""
 
 CPU_SECONDS: Final = 10
-CPU_SECONDS_PER_INSTRUCTION: Final = {"speed": 0.0003, "none": 0.0002, "fast": 0.00006}
+CPU_SECONDS_PER_INSTRUCTION: Final = {"hot": 0.0005, "speed": 0.0003, "none": 0.0002, "fast": 0.00006}
 """Processor time that a chunk may take, several times what real code needs. Threat: some of LLVM's
 algorithms are superlinear, and a module can be made for that; the process is killed (SIGXCPU) when time is up."""
 
@@ -71,14 +76,16 @@ def chunk_ir(
 def _declarations(
     context: ModuleContext, texts: list[str], defined: set[int], prototypes: dict[FuncType, Prototype]
 ) -> list[str]:
-    """Declares the functions of other chunks that this one calls."""
+    """Declares the functions of other chunks that this one calls, and the slots that it calls functions through."""
     called = set()
+    slots: set[str] = set()
     for text in texts:
         for piece in text.split(" @f")[1:]:
             number = piece[: piece.index("(")]
             if number.isdecimal():
                 called.add(int(number))
-    lines = []
+        slots.update(piece[: piece.index("\n")] for piece in text.split(" = load ptr, ptr @s")[1:])
+    lines = [f"@s{number} = external hidden global ptr" for number in sorted(slots)]
     for x in sorted(called - defined):
         ft = context.types[context.functions[x]]
         p = prototypes.get(ft) or Prototype(ft)
@@ -90,16 +97,19 @@ def compile_chunk(context: ModuleContext, request: dict[str, Any]) -> dict[str, 
     """Compiles a chunk (see `pool.Chunk` for the request). The reply holds, all integers packed as native arrays:
 
     - `text`, `constants`: bytes; `functions`: names with text offsets and sizes, in text order.
-    - `undefined`: names of functions of other chunks; `relocations`: rows of `object_file.Relocation`.
+    - `undefined`: names of functions of other chunks (`f<index>`) or of slots (`s<index>`);
+      `relocations`: rows of `object_file.Relocation`.
     - `offsets`, `positions`, `codes`: rows of the address map and the trap table (u32, u32, u8).
     """
     from wasmforge.compiler.llvm.codegen import compile_ir
 
+    context.local = frozenset(f[0] for f in request["functions"]) if request["slots"] else None
     text = chunk_ir(context, request["functions"], request["trampolines"], request["pipeline"])
     found = parse_object(compile_ir(text, request["pipeline"]))
     functions = sorted(found.functions, key=lambda f: f[1])
+    rows = _with_tail_code(found) if request["slots"] else found.relocations
     relocations = array("q")
-    for r in found.relocations:
+    for r in rows:
         relocations.extend(r)
     offsets, lines, columns = read_rows(found.line_program, found.line_addresses)
     offsets, positions, codes = _table_rows(functions, offsets, lines, columns)
@@ -113,6 +123,31 @@ def compile_chunk(context: ModuleContext, request: dict[str, Any]) -> dict[str, 
         "positions": positions.tobytes(),
         "codes": codes.tobytes(),
     }
+
+
+def _with_tail_code(found: ObjectFile) -> list[Relocation]:
+    """Appends the code for tail calls of other instances to a group that uses it: what joins a module while it runs
+    refers to slots only. Returns the relocations that are left to do."""
+    code = uniform.tail_code()
+    starts = {name: start for name, start, _ in code["functions"]}
+    if starts.keys().isdisjoint(found.undefined):
+        return found.relocations
+    found.text.extend(b"\xcc" * (-len(found.text) % 16))
+    base = len(found.text)
+    found.text.extend(code["text"])
+    names = list(found.undefined)
+    kept = [name for name in names if name not in starts]
+    found.undefined[:] = kept
+    relocations = []
+    for r in found.relocations:
+        if r.target_in == TO_SYMBOL:
+            name = names[r.target]
+            if name in starts:
+                r = r._replace(target_in=IN_TEXT, target=base + starts[name])
+            else:
+                r = r._replace(target=kept.index(name))
+        relocations.append(r)
+    return relocations
 
 
 def _table_rows(
@@ -174,8 +209,11 @@ def _limit(instructions: int, pipeline: str) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
-def _prepare() -> None:
-    """Makes the process immune to Ctrl-C in the parent's terminal, bounded, and mortal."""
+def _prepare(background: bool) -> None:
+    """Makes the process immune to Ctrl-C in the parent's terminal, bounded, and mortal; and modest, when the program
+    that it works for runs meanwhile."""
+    if background:
+        os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for limit, value in ((resource.RLIMIT_AS, MEMORY_LIMIT), (resource.RLIMIT_STACK, STACK_SIZE)):
@@ -186,7 +224,7 @@ def _prepare() -> None:
 
 def main() -> None:
     """The loop of the process."""
-    _prepare()
+    _prepare(BACKGROUND in sys.argv)
     contexts: dict[int, ModuleContext] = {}
     while True:
         if not select.select([sys.stdin.buffer], [], [], IDLE_SECONDS)[0]:
@@ -196,13 +234,15 @@ def main() -> None:
         if "context" in request:
             contexts = {request["module"]: ModuleContext.decode(request["context"])}
         try:
+            started = time.process_time()
             reply = compile_chunk(contexts[request["module"]], request)
+            reply["seconds"] = time.process_time() - started
         except WasmtimeError as e:
             reply = {"error": str(e)}
         except RuntimeError as e:  # llvmlite's: LLVM refuses the text
             reply = {"error": f"compiler bug: {e}"}
         data = marshal.dumps(reply)
-        sys.stdout.buffer.write(len(data).to_bytes(4, "little") + data)
+        sys.stdout.buffer.write(len(data).to_bytes(4, "little") + zlib.crc32(data).to_bytes(4, "little") + data)
         sys.stdout.buffer.flush()
 
 
