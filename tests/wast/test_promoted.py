@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiers import eager_config, promote
+from tests.tiers import promote
 from tests.wast.known_failures import known_failures
-from tests.wast.suite import WHERE_TO_GET_IT, suite_folder
+from tests.wast.suite import WHERE_TO_GET_IT, make_runner, suite_folder
 from wasmforge import _lazy
 from wasmforge.compiler.availability import llvm_available
+from wasmforge.runtime import CompiledModule
 from wasmforge.runtime.lazy_module import LazyModule
 from wasmforge.wast import Runner
 
@@ -44,7 +45,7 @@ SCRIPTS = (
 
 @functools.cache
 def runner() -> Runner:
-    return Runner(config=eager_config())
+    return make_runner("", strategy="auto", tier_up_threshold=1, cache=False)
 
 
 @pytest.mark.parametrize("name", [f"{name}.wast" for name in SCRIPTS if f"{name}.wast" not in known_failures()])
@@ -52,8 +53,9 @@ def test_script(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     load = _lazy.load
     promoted = []
 
-    def load_promoted(*arguments: object) -> LazyModule:
-        module = load(*arguments)  # type: ignore[arg-type]
+    def load_promoted(*arguments: object, **settings: object) -> CompiledModule:
+        module = load(*arguments, **settings)  # type: ignore[arg-type]
+        assert isinstance(module, LazyModule)
         promote(module)
         promoted.append(module)
         return module

@@ -32,6 +32,7 @@ EXPECTED = {
     "SUB": "sub ii",
     "ADC": "adc ii",
     "SBB": "sbb ii",
+    "SUB_STORE": "sub ii store",
     "XOR": "xor ii",
     "CMP": "cmp ii",
     "TEST": "test ii store",
