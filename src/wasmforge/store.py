@@ -35,15 +35,28 @@ class StoreData:
     """What the embedder keeps with a store. It hangs on the `VMStore` and not on the `Store`, so that a host
     function that is given a `Caller` finds it, without a reference cycle between the two stores."""
 
-    __slots__ = ("data", "engine", "linked_functions", "wasi")
+    __slots__ = ("_wasi", "data", "engine", "linked_functions", "wasi_changed", "wasi_locator")
 
     def __init__(self, engine: Engine, data: object) -> None:
         self.engine = engine
         self.data = data
-        self.wasi: Any = None
+        self._wasi: Any = None
+        self.wasi_changed: Callable[[], None] | None = None  # makes compiled stubs forget the context before
+        self.wasi_locator: Any = None
         self.linked_functions: dict[object, int] = {}
         """Addresses of the host functions that linkers define for all stores, by their definition. (The functions
         themselves would refer back to the store.)"""
+
+    @property
+    def wasi(self) -> Any:
+        """The `WasiContext`, or None."""
+        return self._wasi
+
+    @wasi.setter
+    def wasi(self, context: Any) -> None:
+        if self.wasi_changed is not None:
+            self.wasi_changed()
+        self._wasi = context
 
 
 class Store(Managed):

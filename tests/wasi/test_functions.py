@@ -465,7 +465,7 @@ def test_overlapping_buffers_cannot_blow_up(guest: DirectGuest) -> None:
     """1024 times the whole memory: a short count that fits 32 bits, and little memory of the host."""
     size = len(guest.memory)
     taken: list[int] = []
-    guest.context.descriptors.entries[2] = CustomOutput(lambda data: taken.append(len(data)))
+    guest.context.descriptors[2] = CustomOutput(lambda data: taken.append(len(data)))
     guest.put(RECORDS, struct.pack("<II", 0, size) * 1024)
     assert guest.call("fd_write", 1, RECORDS, 1024, RESULT) == "success"
     assert guest.u32() == 1024 * size

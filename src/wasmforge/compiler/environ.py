@@ -61,6 +61,8 @@ __all__ = [
     "VMMemoryDefinition",
     "VMDataSegment",
     "VMTableDefinition",
+    "WasiCell",
+    "WasiGuest",
     "assign_params",
     "assign_results",
     "VALRAW_SIZE",
@@ -183,6 +185,7 @@ class VMDataSegment:
 class HostFuncContext:
     """What `vmctx` points to for a host function (Wasmtime's VMArrayCallHostFuncContext)."""
 
+    NATIVE: Final = -16  # only of functions whose ARRAY_CALL is a stub of native/wasi_calls.py: address of a WasiCell
     MAGIC: Final = 0  # u32
     FLAGS: Final = 4  # u32, HOST_FLAG_*
     STORE_CONTEXT: Final = 8
@@ -192,6 +195,31 @@ class HostFuncContext:
     RESULT_COUNT: Final = 36  # u32
     NAME: Final = 40  # const char *, UTF-8, for error messages; may be null
     TYPES: Final = 48  # one byte a parameter, then one a result: ValType
+
+
+class WasiCell:
+    """One a store: whose memory and whose WASI state the stubs use. CALLER is 0 when they shall ask Python."""
+
+    CALLER: Final = 0  # vmctx of the instance that the other two are for
+    MEMORY: Final = 8  # address of the VMMemoryDefinition of its exported memory
+    GUEST: Final = 16  # address of a WasiGuest, 0 when the store has another one than the stubs know
+    SIZE: Final = 32
+
+
+class WasiGuest:
+    """What the stubs may do for one guest without Python (filled by wasi/native.py)."""
+
+    CLOCKS: Final = 0  # not 0: both clocks are the host's, the monotonic one counted from
+    MONOTONIC_START: Final = 8  # nanoseconds
+    RANDOM: Final = 16  # not 0: random bytes are the host's
+    TABLE: Final = 32  # one u64 a descriptor: READ and so on, and the host's descriptor in the upper half
+    DESCRIPTORS: Final = 256  # higher numbers ask Python
+    SIZE: Final = TABLE + 8 * DESCRIPTORS
+    READ: Final = 1
+    WRITE: Final = 2
+    SEEK: Final = 4
+    NULL: Final = 8  # there is no host's descriptor: reads are at their end, writes vanish
+    MAX_IOVECS: Final = 16
 
 
 HOST_FLAG_CALLER: Final = 1

@@ -245,12 +245,14 @@ class VMStore:
         name: str = "host function",
         caller: bool = False,
         caller_vmctx: bool = False,
+        native: tuple[int, int] | None = None,
     ) -> VMFunction:
         """A host function. `callable_` takes the parameters and returns the result, or a list or tuple of several.
 
         With `caller` it gets the VMInstance that calls, or None when the host does, as first argument; with
         `caller_vmctx` the address of that instance's vmctx, or 0, for functions that are called too often to make an
-        object of it (`instance_of` gives the record). The store keeps it for ever, since tables may hold it.
+        object of it (`instance_of` gives the record). `native` is the address of a stub of the gates that is tried
+        before, and of its data. The store keeps the function for ever, since tables may hold it.
         """
         types = self._types.get(function_type)
         if types is None:
@@ -267,7 +269,8 @@ class VMStore:
 
         if any(t >= NON_NULL for t in function_type.results):
             entry = self._with_checked_results(entry, function_type.results)
-        host = VMHostFunction(self, function_type, index, callable_, entry, name, caller=caller or caller_vmctx)
+        wants_caller = caller or caller_vmctx
+        host = VMHostFunction(self, function_type, index, callable_, entry, name, caller=wants_caller, native=native)
         self.host_functions[host.func_ref] = host
         if not self._wasm_call(host.func_ref):
             self._unpatched.setdefault(index, []).append(host.func_ref)

@@ -4,6 +4,7 @@ context and the caller's memory.
 
 from __future__ import annotations
 
+from wasmforge.compiler.environ import WasiCell
 from wasmforge.linker import _HostFunction
 from wasmforge.runtime.store import instance_of
 from wasmforge.store import context, store_data
@@ -16,9 +17,10 @@ from wasmforge.wasi.preview1 import host_function
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wasmforge.runtime import LinearMemory, VMFunction
+    from wasmforge.runtime.vm.records import Arena
     from wasmforge.store import StoreData, Storelike
     from wasmforge.wasi.context import WasiContext
-    from wasmforge.wasi.preview1 import Function, Locate
+    from wasmforge.wasi.preview1 import Function
 
 __all__ = ["Definition"]
 
@@ -39,8 +41,16 @@ class Definition(_HostFunction):
         address = functions.get(self.row)
         if address is not None:
             return vm.function_at(address)
-        implementation = host_function(self.row, _locator(data))
-        function = vm.new_function(self.row.type, implementation, name=self.row.name, caller_vmctx=True)
+        if data.wasi_locator is None:
+            data.wasi_locator = _Locator(data, vm.arena)
+        stub = vm.engine.gates.wasi_calls.get(self.row.name)
+        function = vm.new_function(
+            self.row.type,
+            host_function(self.row, data.wasi_locator),
+            name=self.row.name,
+            caller_vmctx=True,
+            native=None if stub is None else (stub, data.wasi_locator.cell),
+        )
         functions[self.row] = function.address
         return function
 
@@ -61,24 +71,47 @@ class _InstanceMemory(GuestMemory):
         self.length = len(self.view)
 
 
-def _locator(data: StoreData) -> Locate:
-    """How functions of one store find its context, and the memory of the instance that calls."""
-    # Keyed by address: a vmctx lives as long as its store, and this dictionary no longer, so that no other instance can
-    # ever have the same one. (A stale entry would give one guest the memory of another.)
-    memories: dict[int, _InstanceMemory] = {}
+class _Locator:
+    """How functions of one store find its context, and the memory of the instance that calls. `cell` is the address of
+    the store's `WasiCell`, which tells the compiled stubs the same."""
 
-    def locate(vmctx: int) -> tuple[WasiContext, GuestMemory]:
-        memory = memories.get(vmctx)
+    __slots__ = ("_context", "_data", "_memories", "_words", "cell")
+
+    def __init__(self, data: StoreData, arena: Arena) -> None:
+        # Keyed by address: a vmctx lives as long as its store, and this dictionary no longer, so that no other instance
+        # can ever have the same one. (A stale entry would give one guest the memory of another.)
+        self._memories: dict[int, _InstanceMemory] = {}
+        self._data = data
+        self._context: WasiContext | None = None  # the one that the cell refers to, which must not go before it
+        self.cell = arena.allocate(WasiCell.SIZE)
+        self._words = arena.view(self.cell, WasiCell.SIZE).cast("Q")
+        data.wasi_changed = self._forget
+
+    def __call__(self, vmctx: int) -> tuple[WasiContext, GuestMemory]:
+        memory = self._memories.get(vmctx)
         if memory is None:
-            memory = memories[vmctx] = _memory_of(vmctx)
+            memory = self._memories[vmctx] = _memory_of(vmctx)
         elif memory.pages != memory.linear.pages:
             memory.refresh()
-        wasi = data.wasi
-        if wasi is None:
-            raise WasmtimeError("the guest uses WASI, but its store has none: call store.set_wasi(WasiConfig()) first")
+        wasi = self._context
+        words = self._words
+        if wasi is None or words[0] != vmctx:
+            wasi = self._data.wasi
+            if wasi is None:
+                raise WasmtimeError(
+                    "the guest uses WASI, but its store has none: call store.set_wasi(WasiConfig()) first"
+                )
+            self._context = wasi
+            words[WasiCell.MEMORY // 8] = memory.linear.definition
+            words[WasiCell.GUEST // 8] = wasi.native.address
+            words[WasiCell.CALLER // 8] = vmctx
         return wasi, memory
 
-    return locate
+    def _forget(self) -> None:
+        """The store gets another context."""
+        self._words[WasiCell.CALLER // 8] = 0
+        self._words[WasiCell.GUEST // 8] = 0
+        self._context = None
 
 
 def _memory_of(vmctx: int) -> _InstanceMemory:

@@ -28,6 +28,10 @@ class Clocks:
         self._realtime = realtime
         self._start = time.monotonic_ns()
 
+    def host_start(self) -> int | None:
+        """Where the monotonic clock began on the host's, if both clocks are the host's."""
+        return self._start if self._realtime is time.time_ns else None
+
     def realtime(self) -> int:
         """Nanoseconds since 1970."""
         return self._realtime()

@@ -11,6 +11,7 @@ import os
 
 from wasmforge.wasi.clocks import Clocks
 from wasmforge.wasi.descriptors import ClosedInput, Descriptor, DescriptorTable, Sink
+from wasmforge.wasi.native import NativeGuest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class WasiContext:
         streams: standard input, output and error; None stands for closed input and discarded output.
     """
 
-    __slots__ = ("args", "clocks", "descriptors", "env", "random")
+    __slots__ = ("_clocks", "_random", "args", "descriptors", "env", "native")
 
     def __init__(
         self,
@@ -50,12 +51,33 @@ class WasiContext:
     ) -> None:
         self.args = [_encode(argument) for argument in args]
         self.env = [_encode(f"{name}={value}") for name, value in env]
-        self.descriptors = DescriptorTable(_descriptor_limit())
+        self.native = NativeGuest()
+        self.descriptors = DescriptorTable(_descriptor_limit(), self.native)
         self.descriptors.add(streams[0] or ClosedInput())
         self.descriptors.add(streams[1] or Sink())
         self.descriptors.add(streams[2] or Sink())
         self.clocks = Clocks()
-        self.random: Callable[[int], bytes] = os.urandom
+        self.random = os.urandom
+
+    @property
+    def clocks(self) -> Clocks:
+        """The clocks that the guest sees."""
+        return self._clocks
+
+    @clocks.setter
+    def clocks(self, clocks: Clocks) -> None:
+        self._clocks = clocks
+        self.native.set_clocks(clocks)
+
+    @property
+    def random(self) -> Callable[[int], bytes]:
+        """Where random bytes come from: a callable that takes how many."""
+        return self._random
+
+    @random.setter
+    def random(self, source: Callable[[int], bytes]) -> None:
+        self._random = source
+        self.native.set_random(source is os.urandom)
 
     def preopen(self, descriptor: Descriptor) -> None:
         """Gives the guest a directory, under the next free number; `descriptor.preopen_name` is its name."""

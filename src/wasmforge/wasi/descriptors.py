@@ -13,6 +13,7 @@ import os
 
 from wasmforge.wasi import abi, waiting
 from wasmforge.wasi.errno import BADF, MFILE, NOTDIR, SPIPE, WasiError
+from wasmforge.wasi.native import NULL, READ, WRITE, NativeGuest
 
 TYPE_CHECKING = False  # typing is not imported at run time: it would cost a command line 4 ms
 if TYPE_CHECKING:
@@ -142,6 +143,11 @@ class Descriptor:
     def close(self) -> None:
         """Releases what the host holds. The table calls it once."""
 
+    def native(self) -> tuple[int, int]:
+        """What compiled stubs may do with it (flags of `native.py`), and the host's descriptor; asked once, when it
+        gets a number. Only what never waits for anybody: a stub cannot be interrupted."""
+        return 0, 0
+
     def attach(self, context: WasiContext, number: int) -> None:
         """The context that this descriptor was preopened in, and under which number."""
 
@@ -221,6 +227,9 @@ class ClosedInput(_Input):
     def read(self, buffers: list[memoryview]) -> int:
         return 0
 
+    def native(self) -> tuple[int, int]:
+        return READ | NULL, 0
+
     def poll_target(self, write: bool) -> int | None:
         if write:
             raise WasiError(BADF)
@@ -234,6 +243,9 @@ class Sink(_Output):
 
     def write(self, buffers: list[memoryview]) -> int:
         return sum(map(len, buffers))
+
+    def native(self) -> tuple[int, int]:
+        return WRITE | NULL, 0
 
     def poll_target(self, write: bool) -> int | None:
         if not write:
@@ -292,6 +304,9 @@ class HostInput(_Input):
         self._owned = owned
         self.file_type = abi.FILETYPE_CHARACTER_DEVICE if _is_terminal(descriptor) else abi.FILETYPE_UNKNOWN
 
+    def native(self) -> tuple[int, int]:
+        return (READ, self.descriptor) if _never_waits(self.descriptor) else (0, 0)
+
     def read(self, buffers: list[memoryview]) -> int:
         waiting.ready(self.descriptor, write=False)
         while True:
@@ -325,6 +340,9 @@ class HostOutput(_Output):
         self._owned = owned
         self.file_type = abi.FILETYPE_CHARACTER_DEVICE if _is_terminal(descriptor) else abi.FILETYPE_UNKNOWN
 
+    def native(self) -> tuple[int, int]:
+        return (WRITE, self.descriptor) if _never_waits(self.descriptor) else (0, 0)
+
     def write(self, buffers: list[memoryview]) -> int:
         waiting.ready(self.descriptor, write=True)
         while True:
@@ -347,6 +365,17 @@ class HostOutput(_Output):
         self.close()
 
 
+def _never_waits(descriptor: int) -> bool:
+    """Whether it is a file, or /dev/null."""
+    import stat
+
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) or (stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3))
+
+
 def _is_terminal(descriptor: int) -> bool:
     try:
         return os.isatty(descriptor)
@@ -364,18 +393,19 @@ class DescriptorTable:
     for itself. `limit` bounds the table; beyond it the guest gets EMFILE.
     """
 
-    __slots__ = ("_free", "_next", "entries", "exceeded", "limit")
+    __slots__ = ("_entries", "_free", "_native", "_next", "exceeded", "limit")
 
-    def __init__(self, limit: int = MAX_DESCRIPTORS) -> None:
+    def __init__(self, limit: int = MAX_DESCRIPTORS, native: NativeGuest | None = None) -> None:
+        self._native = NativeGuest() if native is None else native
         self.exceeded: Callable[[], BaseException] | None = None  # what to raise instead of EMFILE
-        self.entries: dict[int, Descriptor] = {}
+        self._entries: dict[int, Descriptor] = {}
         self._free: list[int] = []
         self._next = 0
         self.limit = limit
 
     def get(self, number: int) -> Descriptor:
         try:
-            return self.entries[number]
+            return self._entries[number]
         except KeyError:
             raise WasiError(BADF) from None
 
@@ -388,7 +418,7 @@ class DescriptorTable:
 
     def reserve(self) -> None:
         """Raises MFILE when `add` would; to be asked before a file is made or truncated for nothing."""
-        if len(self.entries) >= self.limit:
+        if len(self._entries) >= self.limit:
             raise WasiError(MFILE) if self.exceeded is None else self.exceeded()
 
     def add(self, descriptor: Descriptor) -> int:
@@ -398,12 +428,20 @@ class DescriptorTable:
         else:
             number = self._next
             self._next += 1
-        self.entries[number] = descriptor
+        self[number] = descriptor
         return number
 
+    def __setitem__(self, number: int, descriptor: Descriptor) -> None:
+        self._entries[number] = descriptor
+        self._native.set_descriptor(number, descriptor)
+
+    def __delitem__(self, number: int) -> None:
+        self._native.set_descriptor(number, None)
+        del self._entries[number]
+
     def close(self, number: int) -> None:
-        self.get(number)
-        descriptor = self.entries.pop(number)
+        descriptor = self.get(number)
+        del self[number]
         heapq.heappush(self._free, number)
         descriptor.close()
 
@@ -413,11 +451,13 @@ class DescriptorTable:
         replaced = self.get(target)
         if number == target:
             return
-        self.entries[target] = moved
-        del self.entries[number]
+        self[target] = moved
+        del self[number]
         heapq.heappush(self._free, number)
         replaced.close()
 
     def close_all(self) -> None:
-        while self.entries:
-            self.entries.popitem()[1].close()
+        while self._entries:
+            number, descriptor = next(iter(self._entries.items()))
+            del self[number]
+            descriptor.close()

@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 
-from wasmforge.wasi import abi, waiting
+from wasmforge.wasi import abi, native, waiting
 from wasmforge.wasi.beneath import ParentDirectory, open_beneath
 from wasmforge.wasi.descriptors import TIME_NOW, Descriptor, FileStatus, Times
 from wasmforge.wasi.errno import (
@@ -139,6 +139,11 @@ class HostFile(Descriptor):
             raise WasiError(BADF)
         self._wait(write=True)
         return os.writev(self.descriptor, buffers)
+
+    def native(self) -> tuple[int, int]:
+        if self.file_type != abi.FILETYPE_REGULAR_FILE:
+            return 0, 0
+        return (native.READ * self._readable | native.WRITE * self._writable | native.SEEK), self.descriptor
 
     def _wait(self, write: bool) -> None:
         """A pipe or a device may block for ever, which a deadline shall end."""

@@ -65,6 +65,8 @@ class Gates:
         self._builtin_array = (ctypes.c_uint64 * len(BUILTINS))(*(image.address(f"builtin_{b.name}") for b in BUILTINS))
         self.builtins = ctypes.addressof(self._builtin_array)
         """Address of the table of builtins that `VMContextOffsets.BUILTINS` points to."""
+        self.wasi_calls = {name.removeprefix("wasi_stub_"): image.address(name) for name in image.symbols("wasi_stub_")}
+        """Addresses of the array calls of WASI functions that have a stub, by name."""
         self._references: list[object] = []
         self._tell_int_layout()
         self._code = self._range_table("code_ranges")

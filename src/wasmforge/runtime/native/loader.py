@@ -45,6 +45,7 @@ _SOURCES: Final = (
     "signals.py",
     "text.py",
     "threads.py",
+    "wasi_calls.py",
 )
 """The files that the machine code is made from."""
 
@@ -105,6 +106,10 @@ class MappedImage:
     def address(self, symbol: str) -> int:
         """Where a function or variable of the gates lies."""
         return self._base + self._symbols[symbol]
+
+    def symbols(self, prefix: str) -> list[str]:
+        """The names that begin with `prefix`."""
+        return [name for name in self._symbols if name.startswith(prefix)]
 
 
 def load() -> MappedImage:

@@ -16,6 +16,7 @@ from wasmforge.runtime.native import (
     interrupts,
     signals,
     threads,
+    wasi_calls,
 )
 
 __all__ = ["DATA_IMPORTS", "FUNCTION_IMPORTS", "gates_ir"]
@@ -68,6 +69,13 @@ FUNCTION_IMPORTS: Final = {
     "Py_DecRef": "void (ptr)",
     "Py_IncRef": "void (ptr)",
     # libc
+    "clock_gettime": "i32 (i32, ptr)",
+    "getrandom": "i64 (ptr, i64, i32)",
+    "lseek": "i64 (i32, i64, i32)",
+    "preadv": "i64 (i32, ptr, i32, i64)",
+    "pwritev": "i64 (i32, ptr, i32, i64)",
+    "readv": "i64 (i32, ptr, i32)",
+    "writev": "i64 (i32, ptr, i32)",
     "memmove": "ptr (ptr, ptr, i64)",
     "memset": "ptr (ptr, i32, i64)",
     "munmap": "i32 (ptr, i64)",
@@ -113,6 +121,7 @@ ROOTS: Final = (
     "on_interrupt",
     "on_stop",
     "thread_exit",
+    *(f"wasi_{name}_body" for name in wasi_calls.STUBS),
 )
 """Functions that only assembly or the loader refers to."""
 
@@ -144,6 +153,7 @@ def gates_ir() -> str:
         signals.ir(),
         interrupts.ir(),
         threads.ir(),
+        wasi_calls.ir(),
     ]
     text = "".join(parts) + METADATA
     # Metadata attached to instructions has numbers, which would make poor reading in the parts.

@@ -157,18 +157,22 @@ class VMHostFunction:
         name: str,
         *,
         caller: bool,
+        native: tuple[int, int] | None,
     ) -> None:
-        """`entry` is what the gate calls (`callable_` itself, or a wrapper of it)."""
+        """`entry` is what the gate calls (`callable_` itself, or a wrapper of it). `native`: the address of a stub of
+        the gates that is tried before, and of its data."""
         self.callable = callable_
         self.type = function_type
         gates = store.engine.gates
         params, results = function_type.params, function_type.results
-        context = store.arena.allocate_bytes(
-            _HOST_CONTEXT.pack(
+        array_call, data = native if native is not None else (gates.host_array_call, 0)
+        context = -HostFuncContext.NATIVE + store.arena.allocate_bytes(
+            data.to_bytes(-HostFuncContext.NATIVE, "little")
+            + _HOST_CONTEXT.pack(
                 HOST_MAGIC,
                 HOST_FLAG_CALLER if caller else 0,
                 store.context.address,
-                gates.host_array_call,
+                array_call,
                 id(entry),
                 len(params),
                 len(results),
@@ -178,6 +182,4 @@ class VMHostFunction:
         )
         store.keep_alive(entry)
         trampoline = store.registry.wasm_to_array_trampoline(type_index) or 0
-        self.func_ref = store.arena.allocate_bytes(
-            FUNC_REF.pack(gates.host_array_call, trampoline, context, type_index)
-        )
+        self.func_ref = store.arena.allocate_bytes(FUNC_REF.pack(array_call, trampoline, context, type_index))
