@@ -290,6 +290,16 @@ def instantiation(package: Package, seconds: float) -> Prepared:
     return _repeated(loop, seconds)
 
 
+def wasi(package: Package, function: str, count: int) -> Prepared:
+    """One call of a WASI function: a loop of `count` in wasm."""
+    from bench.wasi_cases import WasiLoop
+
+    loop = WasiLoop(package)
+    if function == "read":
+        loop.seconds("write", count)
+    return Prepared({"count": count}, lambda: {"seconds": loop.seconds(function, count)})
+
+
 CASES: Final[dict[str, Callable[..., Prepared]]] = {
     "guest": guest,
     "compilation": compilation,
@@ -298,4 +308,5 @@ CASES: Final[dict[str, Callable[..., Prepared]]] = {
     "host_call": host_call,
     "trap": trap,
     "instantiation": instantiation,
+    "wasi": wasi,
 }

@@ -1,7 +1,7 @@
 """Runs Python code that nobody has read: in CPython for WASI, with a time limit, a memory limit and a directory that
 exists only in memory. `make guests` fetches the interpreter; its first run here compiles it, which takes seconds.
 
-    python examples/untrusted_python.py [SCRIPT]
+    python examples/untrusted_python.py [SCRIPT [SECONDS]]
 """
 
 import sys
@@ -30,6 +30,7 @@ def main() -> None:
     if not PYTHON.exists():
         sys.exit("no bench/build/python.wasm: run `make guests` first")
     code = Path(sys.argv[1]).read_text() if len(sys.argv) > 1 else UNTRUSTED
+    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 5
     files = wasmforge.MemoryDirectory({"main.py": code, "input.txt": "to be or not to be"}, max_size=16 << 20)
     config = wasmforge.Config()
     config.strategy = "baseline"
@@ -39,7 +40,7 @@ def main() -> None:
             ["-u", "/main.py"],
             argv0="python",
             files=files,
-            timeout=5,
+            timeout=seconds,
             max_memory=256 << 20,
             max_output=1 << 20,
             max_open_files=32,

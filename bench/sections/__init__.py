@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from bench.measure import Row, Settings
-from bench.sections import calls, compilation, guests, metering, processes, traps
+from bench.sections import calls, compilation, guests, metering, processes, traps, wasi
 
 SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
     "guests": guests.measure,
     "vectors": guests.measure_vectors,
     "calls": calls.measure,
     "traps": traps.measure,
+    "wasi": wasi.measure,
     "metering": metering.measure,
     "processes": processes.measure,
     "compilation": compilation.measure,
@@ -23,6 +24,7 @@ TITLES: Final = {
     "vectors": "Run time of programs with vectors",
     "calls": "Calls between Python and wasm",
     "traps": "Traps and exceptions",
+    "wasi": "WASI functions",
     "metering": "What fuel and epochs cost",
     "processes": "Fresh processes",
     "compilation": "Compilation and memory (for information)",

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["LoadedGlobal", "LoadedMemory", "LoadedModule", "LoadedTable", "load"]
 
 ELF_MAGIC = b"\x7fELF"
-WASI_MODULE = "wasi_snapshot_preview1"
+WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
 
 
 def load(
@@ -152,7 +152,7 @@ def _resolve(
         if item is not _MISSING:
             entities.append(_import(vm, f"{wanted.module}::{wanted.name}", wanted.type, item))
             continue
-        if wanted.module != WASI_MODULE:
+        if wanted.module not in WASI_MODULES:
             raise unknown_import(wanted.module, wanted.name)
         if not wasi:
             raise WasmtimeError("the module uses WASI: give load() a system interface, wasi=wasmforge.WasiConfig()")

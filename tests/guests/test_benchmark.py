@@ -19,6 +19,7 @@ from bench.measure import (
     process_seconds,
 )
 from bench.run import main
+from bench.sections import SECTIONS
 
 
 def test_samples_are_taken_in_turns_and_back() -> None:
@@ -108,6 +109,6 @@ def test_tiny_run_of_everything(tmp_path: Path, capsys: pytest.CaptureFixture[st
     rows = json.loads(results.read_text())["rows"]
     assert [row["name"] + ": " + row["error"] for row in rows if row["error"]] == []
     assert status == 0
-    assert {row["section"] for row in rows} == {"guests", "calls", "traps", "processes", "compilation"}
+    assert {row["section"] for row in rows} == set(SECTIONS)
     assert all(row["ours"] or row["peer"] for row in rows)
     assert "errors: none" in capsys.readouterr().out

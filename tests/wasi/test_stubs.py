@@ -156,10 +156,6 @@ def calls() -> Iterator[tuple[str, tuple[int, ...], tuple[tuple[int, int], ...]]
         yield "fd_seek", (fd, 0, 1, pointer), ()
 
 
-class _Fixed(FixedClocks):
-    pass
-
-
 def prepare(guest: Any, folder: Path) -> Any:
     """Descriptors 4 to 7: to read, to write, both, to append."""
     folder.mkdir()

@@ -29,6 +29,7 @@ SUBSCRIPTION_SIZE: Final = 48
 SUBSCRIPTION_UNION: Final = 16  # offset of the part that the event type decides
 EVENT_SIZE: Final = 32
 PREOPEN_DIRECTORY: Final = 0
+PREOPEN_OTHER: Final = 1  # no value of the witx file, see `fd_prestat_get`
 
 FILETYPE_UNKNOWN: Final = 0
 FILETYPE_BLOCK_DEVICE: Final = 1
@@ -86,6 +87,12 @@ CLOCK_MONOTONIC: Final = 1
 CLOCK_PROCESS_CPUTIME: Final = 2
 CLOCK_THREAD_CPUTIME: Final = 3
 
+RIFLAGS_PEEK: Final = 1
+RIFLAGS_WAITALL: Final = 2
+RIFLAGS_ALL: Final = 3
+SDFLAGS_ALL: Final = 3
+SIFLAGS_ALL: Final = 0
+
 EVENTTYPE_CLOCK: Final = 0
 EVENTTYPE_FD_READ: Final = 1
 EVENTTYPE_FD_WRITE: Final = 2
@@ -121,6 +128,9 @@ RIGHTS_PREOPEN: Final = _rights(
 RIGHTS_PREOPEN_INHERITING: Final = RIGHTS_PREOPEN | _rights(
     *("fd_datasync", "fd_read", "fd_seek", "fd_fdstat_set_flags", "fd_sync", "fd_tell", "fd_write", "fd_advise"),
     *("fd_allocate", "fd_filestat_get", "fd_filestat_set_size", "fd_filestat_set_times", "poll_fd_readwrite"),
+)
+RIGHTS_OF_SOCKETS: Final = _rights(
+    *("fd_fdstat_set_flags", "fd_filestat_get", "poll_fd_readwrite", "sock_shutdown", "sock_accept")
 )
 RIGHTS_NOT_OF_DIRECTORIES: Final = _rights("fd_seek", "fd_filestat_set_size", "path_filestat_set_size")
 RIGHTS_TO_READ: Final = _rights("fd_read", "fd_readdir")

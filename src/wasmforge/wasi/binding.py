@@ -43,7 +43,7 @@ class Definition(_HostFunction):
             return vm.function_at(address)
         if data.wasi_locator is None:
             data.wasi_locator = _Locator(data, vm.arena)
-        stub = vm.engine.gates.wasi_calls.get(self.row.name)
+        stub = vm.engine.gates.wasi_calls.get(self.row.stub)
         function = vm.new_function(
             self.row.type,
             host_function(self.row, data.wasi_locator),

@@ -17,6 +17,7 @@ from wasmforge.wasi.streams import input_of, output_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from wasmforge.wasi.context import WasiContext
     from wasmforge.wasi.memory_directory import Contents, MemoryDirectory
     from wasmforge.wasi.remote_directory import FsspecDirectory
+    from wasmforge.wasi.sockets import Socket
     from wasmforge.wasi.zip_directory import ZipDirectory
 
     AnyPath = str | bytes | os.PathLike[str]
@@ -64,6 +66,7 @@ class WasiConfig(Managed):
         self._env: list[tuple[str, str]] = []
         self._streams: list[Descriptor | None] = [None, None, None]
         self._directories: list[Descriptor] = []
+        self._sockets: list[Socket] = []
         self._clocks: Clocks | None = None
         self._random: Callable[[int], bytes] | None = None
         self._max_open_files: int | None = None
@@ -76,7 +79,7 @@ class WasiConfig(Managed):
         super().__setattr__(name, value)
 
     def _release(self) -> None:
-        for descriptor in (*self._streams, *self._directories):
+        for descriptor in (*self._streams, *self._directories, *self._sockets):
             if descriptor is not None:
                 descriptor.close()
 
@@ -226,6 +229,21 @@ class WasiConfig(Managed):
             raise WasmtimeError(f"failed to add preopen dir: {path!r}: {_reason(error)}") from error
         self._directories.append(directory)
 
+    def preopen_socket(self, socket: socket.socket) -> None:
+        """Gives the guest a listening or connected stream socket. Sockets have the first numbers from 3 on, before the
+        directories. The guest uses a duplicate; a listening socket is made non-blocking.
+
+        Raises:
+            WasmtimeError: it is another kind of socket.
+        """
+        self._check_open()
+        from wasmforge.wasi.sockets import preopened
+
+        try:
+            self._sockets.append(preopened(socket))
+        except (OSError, ValueError) as error:
+            raise WasmtimeError(f"failed to add a socket: {_reason(error)}") from error
+
     def _consume(self) -> WasiContext:
         """The context that this config describes; the config is used up."""
         self._check_open()
@@ -237,12 +255,17 @@ class WasiConfig(Managed):
         if self._random is not None:
             context.random = self._random
         if self._max_open_files is not None:
-            context.descriptors.limit = 3 + len(self._directories) + self._max_open_files
+            context.descriptors.limit = 3 + len(self._directories) + len(self._sockets) + self._max_open_files
+        for opened in self._sockets:
+            if self._directories:
+                opened.expect_directories()
+            context.preopen(opened)
         for directory in self._directories:
             context.preopen(directory)
         # The files are the context's now, and shall close with it.
         self._streams = []
         self._directories = []
+        self._sockets = []
         return context
 
 

@@ -91,6 +91,11 @@ class Descriptor:
     preopen_name: bytes | None = None
     """The guest's name of a preopened directory."""
 
+    @property
+    def directories_follow(self) -> bool:
+        """Whether it is a preopened socket whose number comes before those of preopened directories."""
+        return False
+
     # --- streams and files
     def read(self, buffers: list[memoryview]) -> int:
         raise WasiError(BADF)

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from wasmforge.wasi import abi
 from wasmforge.wasi.descriptors import TIME_NOW
-from wasmforge.wasi.errno import BADF, INVAL, NAMETOOLONG, NOTDIR, NOTSOCK, WasiError
+from wasmforge.wasi.errno import BADF, INVAL, NAMETOOLONG, NOTCONN, NOTDIR, NOTSOCK, WasiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wasmforge.wasi.context import WasiContext
     from wasmforge.wasi.descriptors import Times
     from wasmforge.wasi.guest_memory import GuestMemory
+    from wasmforge.wasi.sockets import Connection, Socket
 
 
 def fd_read(context: WasiContext, memory: GuestMemory, fd: int, iovs: int, count: int, result: int) -> None:
@@ -111,8 +112,14 @@ def times_to_set(access: int, modification: int, flags: int) -> Times:
 
 
 def fd_prestat_get(context: WasiContext, memory: GuestMemory, fd: int, result: int) -> None:
-    name = context.descriptors.get(fd).preopen_name
+    descriptor = context.descriptors.get(fd)
+    name = descriptor.preopen_name
     if name is None:
+        if descriptor.directories_follow:
+            # A preopened socket that directories follow: EBADF would make wasi-libc stop looking, any other errno
+            # makes it give up. A kind that it does not know it passes over.
+            memory.write_record(result, abi.PRESTAT.pack(abi.PREOPEN_OTHER, 0), 4)
+            return
         raise WasiError(BADF)  # what makes wasi-libc stop looking for more
     memory.write_record(result, abi.PRESTAT.pack(abi.PREOPEN_DIRECTORY, len(name)), 4)
 
@@ -142,29 +149,59 @@ def fd_readdir(
     memory.write_u32(result, min(used, length))
 
 
-# --- Sockets: none can be given to a guest yet (issue 5), so no descriptor is one.
+# --- Sockets
 
 
-def _not_a_socket(context: WasiContext, fd: int) -> None:
-    context.descriptors.get(fd)
-    raise WasiError(NOTSOCK)
+def _socket(context: WasiContext, fd: int) -> Socket:
+    descriptor = context.descriptors.get(fd)
+    if descriptor.file_type != abi.FILETYPE_SOCKET_STREAM:
+        raise WasiError(NOTSOCK)  # before the module of sockets is imported, and with it that of Python
+    from wasmforge.wasi.sockets import Socket
+
+    if not isinstance(descriptor, Socket):
+        raise WasiError(NOTSOCK)  # a socket of the host that lies in a directory
+    return descriptor
+
+
+def _connection(context: WasiContext, fd: int) -> Connection:
+    from wasmforge.wasi.sockets import Connection
+
+    descriptor = _socket(context, fd)
+    if not isinstance(descriptor, Connection):
+        raise WasiError(NOTCONN)
+    return descriptor
 
 
 def sock_accept(context: WasiContext, memory: GuestMemory, fd: int, flags: int, result: int) -> None:
-    _not_a_socket(context, fd)
+    listener = _socket(context, fd)
+    from wasmforge.wasi.sockets import Listener
+
+    if not isinstance(listener, Listener):
+        raise WasiError(INVAL)
+    memory.check(result, 4, 4)  # before a connection is accepted that nobody could use
+    context.descriptors.reserve()
+    memory.write_u32(result, context.descriptors.add(listener.accept(flags)))
 
 
 def sock_recv(
     context: WasiContext, memory: GuestMemory, fd: int, iovs: int, count: int, flags: int, size: int, out_flags: int
 ) -> None:
-    _not_a_socket(context, fd)
+    _socket(context, fd)
+    memory.check(size, 4, 4)
+    memory.check(out_flags, 2, 2)
+    received = _connection(context, fd).receive(memory.buffers(iovs, count), flags)
+    memory.write_u32(size, received)
+    memory.write_record(out_flags, bytes(2), 2)  # nothing of a stream is ever truncated
 
 
 def sock_send(
     context: WasiContext, memory: GuestMemory, fd: int, iovs: int, count: int, flags: int, result: int
 ) -> None:
-    _not_a_socket(context, fd)
+    _socket(context, fd)
+    memory.check(result, 4, 4)
+    memory.write_u32(result, _connection(context, fd).write(memory.buffers(iovs, count)))
 
 
 def sock_shutdown(context: WasiContext, memory: GuestMemory, fd: int, how: int) -> None:
-    _not_a_socket(context, fd)
+    _socket(context, fd)
+    _connection(context, fd).shutdown(how)

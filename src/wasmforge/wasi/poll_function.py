@@ -9,6 +9,7 @@ from wasmforge.wasi.errno import BADF, INVAL, SUCCESS, WasiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
     from wasmforge.wasi.context import WasiContext
@@ -21,13 +22,28 @@ MAX_SUBSCRIPTIONS: Final = 4096
 def poll_oneoff(
     context: WasiContext, memory: GuestMemory, subscriptions: int, events: int, count: int, result: int
 ) -> None:
-    memory.check(subscriptions, count * abi.SUBSCRIPTION_SIZE, 8)
+    poll(context, memory, subscriptions, events, count, result, abi.SUBSCRIPTION_SIZE)
+
+
+def poll(
+    context: WasiContext,
+    memory: GuestMemory,
+    subscriptions: int,
+    events: int,
+    count: int,
+    result: int,
+    size: int,
+    convert: Callable[[bytes], bytes] | None = None,
+) -> None:
+    """`poll_oneoff` with subscriptions of `size` bytes, which `convert` turns into those of preview 1."""
+    memory.check(subscriptions, count * size, 8)
     memory.check(events, count * abi.EVENT_SIZE, 8)
     if not 0 < count <= MAX_SUBSCRIPTIONS:
         raise WasiError(INVAL)
     poll = _Poll(context)
     for i in range(count):
-        poll.subscribe(memory.read(subscriptions + i * abi.SUBSCRIPTION_SIZE, abi.SUBSCRIPTION_SIZE))
+        record = memory.read(subscriptions + i * size, size)
+        poll.subscribe(record if convert is None else convert(record))
     occurred = poll.wait()
     memory.write(events, b"".join(occurred))
     memory.write_u32(result, len(occurred))

@@ -48,6 +48,8 @@ _PARAMETERS: Final = {
     "oflags": (I32, _U32, abi.OFLAGS_ALL, "flag value Oflags"),
     "fdflags": (I32, _U32, abi.FDFLAGS_ALL, "flag value Fdflags"),
     "fstflags": (I32, _U32, abi.FSTFLAGS_ALL, "flag value Fstflags"),
+    "riflags": (I32, _U32, abi.RIFLAGS_ALL, "flag value Riflags"),
+    "sdflags": (I32, _U32, abi.SDFLAGS_ALL, "flag value Sdflags"),
 }
 """All flags are low bits without gaps, so that "no unknown flag" and "no unknown value" are both `value <= largest`."""
 
@@ -55,7 +57,7 @@ _PARAMETERS: Final = {
 class Function:
     """A row: the function's name, its type, and what implements it."""
 
-    __slots__ = ("checks", "implementation", "masks", "name", "type")
+    __slots__ = ("checks", "implementation", "masks", "name", "stub", "type")
 
     def __init__(self, name: str, parameters: str, implementation: Implementation, returns: bool = True) -> None:
         rows = [_PARAMETERS[p] for p in parameters.split()]
@@ -64,6 +66,15 @@ class Function:
         self.masks = tuple(row[1] for row in rows)
         self.checks = tuple((i, row[2], row[3]) for i, row in enumerate(rows) if row[2] is not None)
         self.implementation = implementation
+        self.stub = name  # the compiled stub that does the same, if there is one of that name
+
+    def replaced(self, implementation: Implementation) -> Function:
+        """The same function implemented otherwise."""
+        other = object.__new__(Function)
+        other.name, other.type, other.masks, other.checks = self.name, self.type, self.masks, self.checks
+        other.implementation = implementation
+        other.stub = ""
+        return other
 
 
 _FD = fd_functions
@@ -114,9 +125,9 @@ FUNCTIONS: Final = (
     Function("sched_yield", "", _PROCESS.sched_yield),
     Function("random_get", "u32 u32", _PROCESS.random_get),
     Function("sock_accept", "u32 fdflags u32", _FD.sock_accept),
-    Function("sock_recv", "u32 u32 u32 u32 u32 u32", _FD.sock_recv),
+    Function("sock_recv", "u32 u32 u32 riflags u32 u32", _FD.sock_recv),
     Function("sock_send", "u32 u32 u32 u32 u32", _FD.sock_send),
-    Function("sock_shutdown", "u32 u32", _FD.sock_shutdown),
+    Function("sock_shutdown", "u32 sdflags", _FD.sock_shutdown),
 )
 
 
@@ -195,8 +206,9 @@ def _call_4(implementation: Implementation, masks: tuple[int, ...], locate: Loca
 _MAKERS: Final[dict[int, Maker]] = {3: _call_3, 4: _call_4}
 
 
-def add_to_linker(linker: Linker) -> None:
-    """Defines every function of the table in `linker`, for modules in any store.
+def add_to_linker(linker: Linker, preview0: bool = True) -> None:
+    """Defines every function of the table in `linker`, for modules in any store; with `preview0` those of
+    `wasi_unstable` too, when a module wants one of them.
 
     Raises WasmtimeError when one of the names is taken.
     """
@@ -204,3 +216,8 @@ def add_to_linker(linker: Linker) -> None:
 
     for row in FUNCTIONS:
         linker._insert(MODULE_NAME, row.name, Definition(row))
+    if preview0:
+        from wasmforge.wasi import preview0 as before
+
+        for row in before.FUNCTIONS:
+            linker._insert(before.MODULE_NAME, row.name, Definition(row))
