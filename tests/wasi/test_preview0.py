@@ -1,5 +1,5 @@
-"""`wasi_unstable`, the preview before: the layouts and numbers that differ (the wasmtime package defines preview 1 only,
-so the witx files of both are the yardstick).
+"""`wasi_unstable`, the preview before: the layouts and numbers that differ. The wasmtime package defines preview 1
+only, so the witx files of both are the yardstick.
 """
 
 from __future__ import annotations

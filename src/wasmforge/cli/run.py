@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wasmforge.store import Store
     from wasmforge.types import FuncType
     from wasmforge.wasi.context import WasiContext
+    from wasmforge.wasi.descriptors import Descriptor
 
 __all__ = ["HELP", "OPTIONS", "main"]
 
@@ -93,7 +94,9 @@ class _Run:
         linker = Linker(engine)
         if self._settings.other.get("cli", True):
             try:
-                linker.define_wasi()
+                from wasmforge.wasi.preview1 import add_to_linker
+
+                add_to_linker(linker, preview0=self._settings.other.get("preview0", True))
                 store_data(store).wasi = self._wasi()
             except (OSError, ValueError) as error:
                 raise CommandError.during("failed to set up WASI", error) from None
@@ -106,7 +109,7 @@ class _Run:
                 raise CommandError.during(f"failed to process preload `{name}`", error) from None
         try:
             self._define_unknown_imports(linker, store, module)
-            self._call_main(store, linker.instantiate(store, module))
+            self._run_in_time(store, linker, module)
         except Exception as error:
             if (status := _exit_status(error)) is not None:
                 return status
@@ -114,6 +117,18 @@ class _Run:
                 raise
             raise CommandError.during(f"failed to run main module `{self._path}`", error) from None
         return 0
+
+    def _run_in_time(self, store: Store, linker: Linker, module: Module) -> None:
+        timeout = self._settings.other.get("timeout")
+        if timeout is None:
+            self._call_main(store, linker.instantiate(store, module))
+            return
+        from wasmforge.compiler.trap import TrapKind
+        from wasmforge.runtime.deadline import Deadline
+        from wasmforge.runtime.vm.traps import trap
+
+        with Deadline(store._context(), timeout, lambda: trap(TrapKind.INTERRUPT)):
+            self._call_main(store, linker.instantiate(store, module))
 
     def _wasi(self) -> WasiContext:
         """What the program gets: its arguments, the standard streams, and what the options name."""
@@ -123,6 +138,9 @@ class _Run:
         name = self._parsed.last("--argv0") or os.path.basename(self._path)
         streams = (HostInput(0, owned=False), HostOutput(1, owned=False), HostOutput(2, owned=False))
         context = WasiContext([name, *self._arguments], self._environment(), streams)
+        addresses = self._settings.other.get("tcplisten", ())
+        for address in addresses:
+            context.preopen(_listen(address, bool(self._parsed.all("--dir"))))
         for text in self._parsed.all("--dir"):
             from wasmforge.wasi.host_files import READ, WRITE, HostDirectory
 
@@ -211,6 +229,27 @@ class _Run:
         _warn("using `--invoke` with a function that returns values is experimental and may break in the future")
         for t, value in zip(types, results if len(types) > 1 else [results], strict=True):
             print(format_result(str(t), value))
+
+
+def _listen(address: str, directories_follow: bool) -> Descriptor:
+    """A socket that listens at `host:port`, as the guest gets it."""
+    import socket
+
+    from wasmforge.wasi.sockets import preopened
+
+    what = f"failed to listen at `{address}`"
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 0xFFFF:
+        raise CommandError(what, ["expected ADDRESS:PORT"])
+    try:
+        family, _, _, _, resolved = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        with socket.create_server(resolved[:2], family=family) as listening:
+            opened = preopened(listening)
+    except OSError as error:
+        raise CommandError.during(what, error) from None
+    if directories_follow:
+        opened.expect_directories()
+    return opened
 
 
 def _warn(text: str) -> None:

@@ -61,6 +61,19 @@ def _text(name: str, text: str | None) -> str:
     return text
 
 
+_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def _duration(name: str, text: str | None) -> float:
+    """Seconds, from a number of seconds or one with a unit."""
+    given = _text(name, text)
+    digits = given.rstrip("numsh")
+    try:
+        return float(digits) * _UNITS[given[len(digits) :]]
+    except (ValueError, KeyError):
+        raise UsageError(f"`{name}`: failed to parse duration `{given}`: expected 2s, 100ms, ...") from None
+
+
 _LEVELS: Final = {"0": "none", "1": "speed", "2": "speed", "s": "speed_and_size"}
 
 
@@ -79,11 +92,20 @@ class Setting:
         parse: text to value; gets the name for messages.
         help: a line for `-X help`.
         config: the property of `Config` that it sets, or None for those that the subcommand reads.
+        repeat: it may be given several times; the subcommand reads a list.
     """
 
-    __slots__ = ("config", "help", "name", "parse")
+    __slots__ = ("config", "help", "name", "parse", "repeat")
 
-    def __init__(self, name: str, parse: Callable[[str, str | None], Any], help: str, config: str | None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        name: str,
+        parse: Callable[[str, str | None], Any],
+        help: str,  # noqa: A002
+        config: str | None,
+        repeat: bool = False,
+    ) -> None:
+        self.repeat = repeat
         self.name = name
         self.parse = parse
         self.help = help
@@ -119,6 +141,7 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
     "-D": (Setting("address-map", _boolean, "[=y|n]: offsets in backtraces", "generate_address_map"),),
     "-W": (
         Setting("max-wasm-stack", _size, "=N: bytes of stack for WebAssembly", "max_wasm_stack"),
+        Setting("timeout", _duration, "=TIME: stop the program after 2s, 100ms, ...", None),
         Setting("unknown-imports-trap", _boolean, "[=y|n]: functions that are missing trap when called", None),
         Setting("unknown-imports-default", _boolean, "[=y|n]: functions that are missing return zeros", None),
         Setting("bulk-memory", _boolean, "[=y|n]: bulk memory operations", "wasm_bulk_memory"),
@@ -145,6 +168,8 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
     "-S": (
         Setting("cli", _boolean, "[=y|n]: give the program WASI (default: y)", None),
         Setting("inherit-env", _boolean, "[=y|n]: give it all environment variables", None),
+        Setting("preview0", _boolean, "[=y|n]: define `wasi_unstable` too (default: y)", None),
+        Setting("tcplisten", _text, "=ADDRESS:PORT: give it a listening socket; may be repeated", None, repeat=True),
     ),
 }
 
@@ -163,14 +188,14 @@ _NOT_HERE: Final[dict[str, str]] = {
     "-C": "collector cranelift-debug-verifier pcc native-unwind-info inlining",
     "-D": "debug-info guest-debug logging log-to-files coredump",
     "-W": """nan-canonicalization fuel async-stack-size async-stack-zeroing unknown-exports-allow wmemcheck
-        max-memory-size max-table-elements max-instances max-tables max-memories trap-on-grow-failure timeout
+        max-memory-size max-table-elements max-instances max-tables max-memories trap-on-grow-failure
         all-proposals shared-everything-threads component-model component-model-async
         component-model-async-builtins component-model-async-stackful component-model-threading
         component-model-error-context component-model-gc function-references stack-switching gc
         wide-arithmetic extended-const gc-support component-model-fixed-length-lists concurrency-support""",
     "-S": """cli-exit-with-code common nn threads http http-outgoing-body-buffer-chunks http-outgoing-body-chunk-size
-        config keyvalue listenfd tcplisten tls preview2 nn-graph inherit-network allow-ip-name-lookup tcp udp
-        network-error-code preview0 config-var keyvalue-in-memory-data p3 max-resources hostcall-fuel
+        config keyvalue listenfd tls preview2 nn-graph inherit-network allow-ip-name-lookup tcp udp
+        network-error-code config-var keyvalue-in-memory-data p3 max-resources hostcall-fuel
         max-random-size max-http-fields-size""",
 }
 
@@ -221,7 +246,9 @@ def _apply(settings: Settings, group: str, part: str) -> None:
     for setting in SETTINGS[group]:
         if setting.name == key:
             parsed = setting.parse(key, value)
-            if setting.config is None:
+            if setting.repeat:
+                settings.other.setdefault(key, []).append(parsed)
+            elif setting.config is None:
                 settings.other[key] = parsed
             else:
                 settings.config[setting.config] = (f"{group} {part}", parsed)
