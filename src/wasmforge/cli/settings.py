@@ -133,7 +133,7 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
         Setting("signals-based-traps", _boolean, "[=y|n]: find bad accesses by guard pages", "signals_based_traps"),
     ),
     "-C": (
-        Setting("compiler", _text, "=llvm|baseline: the compiler (default: llvm where it is installed)", "strategy"),
+        Setting("compiler", _text, "=auto|llvm|baseline: at first calls, or optimised ahead (llvm)", "strategy"),
         Setting("parallel-compilation", _boolean, "[=y|n]: compile in several processes", "parallel_compilation"),
         Setting("cache", _boolean, "[=y|n]: keep compiled modules on disk (default: y)", "cache"),
         Setting("cache-config", _text, "=FILE: a configuration file of the cache (TOML)", "cache"),

@@ -168,6 +168,9 @@ class LazyModule(CompiledModule):
                     if self.tier_up is not None:
                         self.tier_up.add(defined, compiled.call_targets)
                     code.publish((piece,))
+        else:
+            with LOCK:  # another thread was first; or a KeyboardInterrupt before the slot was written
+                code.publish((code.current[defined],))
         return code.text_address + code.current[defined].start
 
     def function_is_hot(self, defined: int) -> None:
