@@ -68,11 +68,14 @@ def _image(module: Module, memory: int, size: int) -> StaticImage | None:
             placed.append((address, segment.data))
     if not placed:
         return None
-    pages = {page for address, data in placed for page in range(address // PAGE, (address + len(data) - 1) // PAGE + 1)}
-    start = min(pages) * PAGE
-    end = (max(pages) + 1) * PAGE
-    if end - start > DENSE_SIZE and len(pages) * 2 * PAGE < end - start:
-        return None
+    start = min(address for address, _ in placed) & -PAGE
+    end = max(address + len(data) for address, data in placed) + PAGE - 1 & -PAGE
+    if end - start > DENSE_SIZE:
+        pages = {
+            page for address, data in placed for page in range(address // PAGE, (address + len(data) - 1) // PAGE + 1)
+        }
+        if len(pages) * 2 * PAGE < end - start:
+            return None
     contents = bytearray(end - start)
     for address, data in placed:
         contents[address - start : address - start + len(data)] = data
