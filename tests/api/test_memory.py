@@ -158,3 +158,91 @@ def test_memories_of_later_proposals_say_so() -> None:
     with pytest.raises(WasmtimeError, match="not supported yet"):
         MemoryType(Limits(1, 2), shared=True)
     assert not hasattr(wasmforge, "SharedMemory")
+
+
+def test_types_of_memories_with_64_bits_and_small_pages() -> None:
+    """What the package's constructor takes (memory64 and custom-page-sizes proposals), and its texts."""
+    t = MemoryType(Limits(1, 2), is_64=True, page_size_log2=0)
+    assert (t.is_64, t.page_size, t.page_size_log2, t.limits) == (True, 1, 0, Limits(1, 2))
+    assert t == MemoryType(Limits(1, 2), True, False, 0)
+    assert t != MemoryType(Limits(1, 2), True)
+    assert repr(t) == "MemoryType(Limits(1, 2), is_64=True, page_size_log2=0)"
+    assert MemoryType(Limits(0, None)).page_size == PAGE
+    assert MemoryType(Limits(0, 1 << 48), is_64=True).limits.max == 1 << 48
+    assert MemoryType(Limits((1 << 32) - 1, None), page_size_log2=0).limits.min == (1 << 32) - 1
+    for limits, more, message in (
+        (Limits(1 << 32, None), {}, "minimum size too large"),
+        (Limits(1 << 64, None), {"is_64": True}, "minimum size too large"),
+        (Limits((1 << 48) + 1, None), {"is_64": True}, "minimum size is too large for this memory type's index type"),
+        (Limits(65537, None), {}, "minimum size is too large for this memory type's index type"),
+        (Limits(1, None), {"page_size_log2": 1}, r"page size must be 2\*\*16 or 2\*\*0, but was given 2\*\*1"),
+    ):
+        with pytest.raises(WasmtimeError, match=message):
+            MemoryType(limits, **more)  # type: ignore[arg-type]
+
+
+def test_a_memory_with_pages_of_one_byte(store: Store) -> None:
+    memory = Memory(store, MemoryType(Limits(3, 10_000), page_size_log2=0))
+    assert (memory.size(store), memory.data_len(store), memory.page_size(store)) == (3, 3, 1)
+    assert memory.page_size_log2(store) == 0
+    view = memory.view(store)
+    assert len(view) == 3
+    memory.write(store, b"abc")
+    assert memory.grow(store, 4094) == 3
+    assert memory.data_len(store) == 4097
+    assert bytes(memory.read(store, 0, 5)) == b"abc\0\0"
+    assert bytes(view) == b"abc"
+    assert memory.type(store) == MemoryType(Limits(3, 10_000), page_size_log2=0)
+    with pytest.raises(IndexError):
+        memory.write(store, b"xy", 4096)
+    with pytest.raises(WasmtimeError, match="failed to grow memory by `5904`"):
+        memory.grow(store, 5904)
+
+
+def test_a_memory_of_64_bits(store: Store) -> None:
+    memory = Memory(store, MemoryType(Limits(1, None), is_64=True))
+    assert memory.grow(store, 0x10000) == 1
+    assert memory.data_len(store) == 0x10001 * PAGE
+    assert memory.write(store, b"far", 0x1_0000_0000) == 3
+    assert memory.read(store, 0x1_0000_0001, 0x1_0000_0003) == b"ar"
+    with pytest.raises(WasmtimeError, match="failed to grow memory"):
+        memory.grow(store, 1 << 47)
+    with pytest.raises(WasmtimeError, match="exceeds the address space"):
+        Memory(store, MemoryType(Limits(1 << 40, None), is_64=True))
+
+
+@pytest.mark.parametrize("strategy", ["baseline", "llvm"])
+def test_memories_of_64_bits_reserve_what_the_configuration_says(strategy: str) -> None:
+    """Memories never move: they grow within `memory_reservation_for_growth`, and not at all without it."""
+    config = wasmforge.Config()
+    config.strategy = strategy
+    config.memory_reservation = 0
+    config.memory_reservation_for_growth = 2 * PAGE
+    store = Store(Engine(config))
+    text = '(module (memory i64 3) (func (export "f") (param i64) (result i64) (memory.grow (local.get 0))))'
+    grow = wasmforge.Instance(store, wasmforge.Module(store.engine, text), []).exports(store)["f"]
+    assert isinstance(grow, wasmforge.Func)
+    assert [grow(store, delta) for delta in (3, 1, 2, 1, 1, 0)] == [-1, 3, -1, 4, -1, 5]
+
+
+def test_several_memories_of_an_instance(store: Store, instantiate: Instantiate) -> None:
+    """Each memory is an object of its own; data segments, exports and names find theirs."""
+    x = instantiate(
+        """(module (memory $a (export "a") 1) (memory $b (export "b") i64 2) (memory $c 1)
+             (data (memory $b) (i64.const 65536) "two") (data (memory $c) (i32.const 1) "three")
+             (data (i32.const 3) "one")
+             (func (export "c") (param i32) (result i32) (i32.load8_u $c (local.get 0)))
+             (func (export "copy") (memory.copy $a $b (i32.const 0) (i64.const 65536) (i32.const 3))))"""
+    )
+    assert memory(store, x, "b").read(store, 65536, 65539) == b"two"
+    assert [x["c"](store, k) for k in range(3)] == [0, ord("t"), ord("h")]
+    assert memory(store, x, "a").read(store, 0, 7) == b"\0\0\0one\0"
+    x["copy"](store)
+    assert memory(store, x, "a").read(store, 0, 7) == b"twoone\0"
+    assert memory(store, x, "b").type(store).is_64
+
+
+def memory(store: Store, x: InstanceExports, name: str) -> Memory:
+    found = x[name]
+    assert isinstance(found, Memory)
+    return found

@@ -515,9 +515,72 @@ def closing(w: Any) -> Iterator[Outcome]:
     yield outcome(lambda: w.Memory(store, w.MemoryType(w.Limits(1, 1))), text=True)
 
 
+WIDE = """
+(module (memory $a (export "a") 1 3) (memory $b (export "b") i64 1 4) (memory $c (export "c") i64 0)
+  (table (export "t") i64 2 5 funcref)
+  (func (export "load") (param i64) (result i32) (i32.load $b offset=8 (local.get 0)))
+  (func (export "grow") (param i64) (result i64) (memory.grow $b (local.get 0)))
+  (func (export "copy") (param i32 i64 i32) (memory.copy $a $b (local.get 0) (local.get 1) (local.get 2)))
+  (func (export "call") (param i64) (call_indirect (local.get 0)))
+  (data (memory $b) (i64.const 100) "hello"))
+"""
+
+
+def wide_memories(w: Any) -> Iterator[Outcome]:
+    """Several memories, memories and tables of 64 bits."""
+    store = w.Store()
+    module = w.Module(store.engine, WIDE)
+    x = w.Instance(store, module, []).exports(store)
+    for export in module.exports:
+        if isinstance(export.type, w.MemoryType):
+            yield outcome(lambda t=export.type: (t.is_64, t.is_shared, t.limits.min, t.limits.max))  # type: ignore[misc]
+    yield outcome(lambda: (x["t"].type(store).limits.min, x["t"].size(store), x["t"].grow(store, 3, None)))
+    yield outcome(lambda: x["t"].grow(store, 1, None), text=True)
+    for address in (92, 65524, 65525, 2**32, -1, -9, 2**63 - 1):
+        yield outcome(lambda a=address: x["load"](store, a))  # type: ignore[misc]
+    for arguments in (
+        (0, 100, 5),
+        (65531, 100, 5),
+        (65532, 100, 5),
+        (0, 65531, 5),
+        (0, 65532, 5),
+        (0, -5, 5),
+        (-1, 0, 1),
+    ):
+        yield outcome(lambda a=arguments: x["copy"](store, *a))  # type: ignore[misc]
+    yield outcome(lambda: bytes(x["a"].read(store, 0, 5)))
+    for delta in (1, 0, -1, 3, 2**62, 2):
+        yield outcome(lambda d=delta: x["grow"](store, d))  # type: ignore[misc]
+    yield outcome(lambda: (x["b"].size(store), x["b"].data_len(store), x["c"].size(store)))
+    yield outcome(lambda: x["b"].grow(store, 1), text=True)
+    yield outcome(lambda: x["c"].grow(store, 2))
+    for index in (0, 5, 2**32, -1):
+        yield outcome(lambda i=index: x["call"](store, i))  # type: ignore[misc]
+    narrow = w.Module(store.engine, '(module (memory (import "a" "b") 1))')
+    wide = w.Module(store.engine, '(module (memory (import "a" "b") i64 1))')
+    table = w.Module(store.engine, '(module (table (import "a" "b") 1 funcref))')
+    yield outcome(lambda: w.Instance(store, narrow, [x["a"]]))
+    yield outcome(lambda: w.Instance(store, narrow, [x["b"]]), text=True)
+    yield outcome(lambda: w.Instance(store, wide, [x["a"]]), text=True)
+    yield outcome(lambda: w.Instance(store, wide, [x["c"]]))
+    yield outcome(lambda: w.Instance(store, table, [x["t"]]), text=True)
+    for limits in ((1, 2), (1 << 40, None), (2, 1), (1, 1 << 64), (1 << 64, None)):
+        yield outcome(lambda a=limits: w.MemoryType(w.Limits(*a), is_64=True), text=True)  # type: ignore[misc]
+    memory = w.Memory(store, w.MemoryType(w.Limits(2, 3), is_64=True))
+    yield outcome(lambda: (memory.size(store), memory.grow(store, 1), memory.data_len(store)))
+    small = w.Memory(store, w.MemoryType(w.Limits(5, 9), page_size_log2=0))
+    yield outcome(lambda: (small.size(store), small.grow(store, 4), small.data_len(store)))
+    for name in ("wasm_memory64", "wasm_multi_memory"):
+        config = w.Config()
+        setattr(config, name, False)
+        without = w.Engine(config)
+        for text in ("(module (memory i64 1))", "(module (table i64 1 funcref))", "(module (memory 1) (memory 1))"):
+            yield outcome(lambda e=without, t=text: w.Module(e, t))  # type: ignore[misc]
+
+
 SCENARIOS: list[Scenario] = [
     calls, wrong_calls, traps, made_traps, memories, tables, globals_, types, values, modules, host_functions, callers,
-    instances, other_stores, linkers, linked_modules, configs, closing,
+    instances, other_stores, linkers, linked_modules, configs, closing, wide_memories,
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import wasmforge.binary.decoder
 from tests.fuzzing import mutants
 from tests.generate import ModuleMaker
+from tests.generate_memories import MemoryModuleMaker
 from tests.wast.suite import scripts, suite_folder
 from wasmforge.binary import decode, encode, instructions
 from wasmforge.compiler.baseline import compile_module
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GENERATED = 60
 MUTANTS = 3_000
 
+ALL_FEATURES = (1 << 32) - 1
 CHECKED = Tunables(signals_based_traps=False)
 """The other way to compile memory accesses."""
 
@@ -42,6 +44,7 @@ def modules() -> Iterator[tuple[str, bytes]]:
     """Every module with a name for it. Generated ones and mutants depend on their seeds only."""
     for seed in range(GENERATED):
         yield f"generated {seed}", ModuleMaker(seed).make()
+        yield f"generated with memories {seed}", MemoryModuleMaker(seed).make()
     for i, data in enumerate(mutants(MUTANTS, seed=21)):
         yield f"mutant {i}", data
     for path in sorted((ROOT / "bench" / "build").glob("*.wasm")):
