@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parents[2]
 GENERATED = 60
 MUTANTS = 3_000
 
-ALL_FEATURES = (1 << 32) - 1
 CHECKED = Tunables(signals_based_traps=False)
 """The other way to compile memory accesses."""
 

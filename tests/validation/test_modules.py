@@ -8,7 +8,7 @@ import pytest
 
 from tests.building import assemble, function_type, one_function, rich_module
 from wasmforge.syntax.errors import MalformedError
-from wasmforge.syntax.features import KNOBS, Feature
+from wasmforge.syntax.features import ALL_FEATURES, KNOBS, Feature
 from wasmforge.syntax.module import (
     DataSegment,
     ElementSegment,
@@ -55,7 +55,6 @@ def active(source: str, t: ValType = FUNCREF, table: int = 0, items: tuple[Any, 
     return ElementSegment(SegmentMode.ACTIVE, t, table, expression(source), items, bool(items), 0x77)
 
 
-ALL_FEATURES = (1 << 32) - 1
 MEMORY = MemoryType(Limits(1))
 TABLE = Table(TableType(FUNCREF, Limits(1)))
 
