@@ -27,9 +27,10 @@ def disassemble(code: bytes) -> list[str]:
 
 def compiler(module: Module, **tunables: Any) -> Compiler:
     """A compiler for a module, which is validated first."""
-    facts = validate(module)
-    context = Context(module, sorted(facts.escaping), facts.tail_callers, Tunables(**tunables))
-    context.has_bmi = True  # the same code on every computer
+    settings = Tunables(**tunables)
+    facts = validate(module, settings.features)
+    context = Context(module, sorted(facts.escaping), facts.tail_callers, settings)
+    context.has_bmi = context.has_avx = True  # the same code on every computer
     return Compiler(context)
 
 

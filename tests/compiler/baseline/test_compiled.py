@@ -29,20 +29,24 @@ DIGEST = """
 import hashlib, sys
 sys.path[:0] = sys.argv[1:3]
 import wasmforge.compiler.baseline.function as function
+from tests.compiler.baseline.vector_modules import every_vector_instruction
 from tests.generate import ModuleMaker
-from wasmforge.binary import decode
+from wasmforge.binary import decode, encode
 from wasmforge.compiler.baseline import Compiler, Context
 from wasmforge.compiler.environ import Tunables
+from wasmforge.text import parse
 from wasmforge.validation import validate
 
 digest = hashlib.sha256()
-for seed in range(60):
-    module = decode(ModuleMaker(seed).make())
+modules = [decode(ModuleMaker(seed).make()) for seed in range(60)]
+modules.append(decode(encode(parse(every_vector_instruction()))))
+for module in modules:
     escaping = sorted(validate(module).escaping)
     for tunables in (Tunables(), Tunables(signals_based_traps=False)):
         for slots in (False, True):
             compiler = Compiler(Context(module, escaping, frozenset(), tunables, slots))
-            for index in range(1, 1 + len(module.code)):
+            first = compiler.context.imported_functions
+            for index in range(first, first + len(module.code)):
                 made = compiler.compile_function(index)
                 digest.update(made.code)
                 digest.update(repr((made.rows, made.call_places, made.call_targets)).encode())

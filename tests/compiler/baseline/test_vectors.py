@@ -8,7 +8,8 @@ import re
 import pytest
 
 import wasmforge
-from tests.compiler.baseline.compiling import compiler, instructions
+from tests.compiler.baseline.compiling import compiler, disassemble, instructions
+from tests.compiler.baseline.vector_modules import every_vector_instruction
 from tests.wast.known_failures import known_failures
 from tests.wast.suite import WHERE_TO_GET_IT, scripts, suite_folder
 from wasmforge.binary import decode, encode
@@ -23,8 +24,8 @@ LEVELS = ("x86-64-v2", "x86-64-v3")
 
 
 def code(text: str, level: str = "x86-64-v3") -> list[str]:
-    """The instructions of the only function of a module, without prologue and epilogue."""
-    made = compiler(decode(encode(parse(text))))
+    """The instructions of the first function of a module, without prologue and epilogue."""
+    made = compiler(decode(encode(parse(text))), features=-1)
     made.context.has_avx = level == "x86-64-v3"
     lines = [line.partition(": ")[2] for line in instructions(made.compile_function(0).code)]
     lines = lines[lines.index("mov rbp, rsp") + 1 : -2]
@@ -164,6 +165,28 @@ def test_functions_without_vectors_keep_their_frames() -> None:
       (func $k) (global $h i32 (i32.const 0))"""
     with_vectors = "(global v128 (v128.const i64x2 1 2)) (func (result v128) unreachable)"
     assert code(f"(module {body} {with_vectors})") == code(f"(module {body})")
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("avx", [False, True])
+def test_registers_suffice(avx: bool, deterministic: bool) -> None:
+    """Every instruction where registers are scarce."""
+    module = decode(encode(parse(every_vector_instruction())))
+    made = compiler(module, relaxed_simd_deterministic=deterministic)
+    made.context.has_avx = avx
+    for index in range(len(module.code)):
+        machine = made.compile_function(index).code
+        assert any(" ret" in line for line in disassemble(machine))
+
+
+@pytest.mark.parametrize(
+    "source", ["(call $g)", "(call_indirect (type $t) (i32.const 0))", "(call_ref $t (ref.func $g))", "(global.get $v)"]
+)
+def test_vectors_without_vector_instructions(source: str) -> None:
+    """What comes from elsewhere takes 16 bytes too: below a call it moves to its slot, whole."""
+    text = f"""(module (type $t (func (result v128))) (table funcref (elem $g)) (global $v v128 (v128.const i64x2 1 2))
+      (func {source} (call $k) drop) (func $g (type $t) unreachable) (func $k))"""
+    assert any(re.fullmatch(r"movups xmmword ptr \[rbp - 0x[0-9a-f]+0\], xmm0", line) for line in code(text))
 
 
 # --- Values ---------------------------------------------------------------------------------------------------------

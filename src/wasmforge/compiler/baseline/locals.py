@@ -34,6 +34,7 @@ from wasmforge.compiler.baseline.registers import (
     RDX,
     RSP,
     SCRATCH,
+    VECTOR_PINS,
     VM,
     VOLATILE,
     VOLATILE_PINS,
@@ -126,6 +127,7 @@ _MEMORY_FILL: Final = Opcode.MEMORY_FILL & 0xFF
 _GLOBAL_GET: Final = 0x23
 _CALL_FUNCTION: Final = 0x10
 _CALL_TABLE: Final = 0x11
+_CALL_REFERENCE: Final = 0x14
 _V128_BLOCK: Final = V128 - 0x80
 
 _LOOP_WEIGHT: Final = 8
@@ -268,7 +270,7 @@ def begin(s: State, frame: Frame, runs: tuple[tuple[int, int], ...]) -> None:
     else:
         _pin(s, frame, PINS, False)
         _pin(s, frame, VOLATILE_PINS, False)
-    _pin(s, frame, FLOAT_PINS, True)
+    _pin(s, frame, VECTOR_PINS if frame.vectors else FLOAT_PINS, True)
     _place(s, frame)
     s.free = s.pool
     s.cached = 0
@@ -386,7 +388,7 @@ def _find_vectors(s: State, frame: Frame) -> None:
             frame.vectors = context.globals[s.unsigned()] == V128
         elif op == _CALL_FUNCTION:
             frame.vectors = V128 in context.types[context.functions[s.unsigned()]].results
-        elif op == _CALL_TABLE:
+        elif op in (_CALL_TABLE, _CALL_REFERENCE):
             frame.vectors = V128 in context.types[s.unsigned()].results
         elif 0x02 <= op <= 0x04:
             block = s.signed()
