@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import struct
 
-from wasmforge import Config, Engine, Func, Instance, Module, Store, Trap
+import pytest
+
+from wasmforge import Config, Engine, Func, Instance, Module, Store, Trap, WasmtimeError
 from wasmforge.syntax.instructions import INSTRUCTIONS, Immediate, InstructionRow
 from wasmforge.syntax.types import V128, VALUE_TYPES
 
@@ -31,13 +34,6 @@ def immediates(row: InstructionRow) -> str:
     if Immediate.LANES in row.immediates:
         return " 0 1 2 3 4 5 6 7 16 17 18 19 20 21 22 23"
     return " 0" if Immediate.LANE in row.immediates else ""
-
-
-def operand(t: int, k: int, address: str) -> str:
-    """The k-th operand: vectors from memory, the first one from the address under test."""
-    if t == V128:
-        return f"(v128.load (local.get {k if address == 'each' else 0}))"
-    return f"({VALUE_TYPES[t]}.const 1)"  # type: ignore[index]
 
 
 def test_no_load_of_sixteen_bytes_becomes_a_smaller_one() -> None:
@@ -77,3 +73,187 @@ def test_no_load_of_sixteen_bytes_becomes_a_smaller_one() -> None:
             except Trap:
                 pass
     assert "".join(sorted({name + "\n" for name, _ in silent})) == ""
+
+
+def lanes(fmt: str, *values: float) -> bytes:
+    return struct.pack("<" + fmt, *values)
+
+
+def vector(bits: int, size: int) -> bytes:
+    return bits.to_bytes(size, "little") * (16 // size)
+
+
+QUIET = {"f32x4": (0x7FA00001, 0x7FC00000, 4), "f64x2": (0x7FF4000000000001, 0x7FF8000000000000, 8)}
+"""A signalling NaN, the bits that quiet ones have, and bytes of a lane."""
+
+
+@pytest.mark.parametrize("shape", ["f32x4", "f64x2"])
+@pytest.mark.parametrize("strategy", ["llvm", "baseline"])
+def test_identities_of_arithmetic_quieten_signalling_nans(shape: str, strategy: str) -> None:
+    """x * 1, x - 0, x / 1, x + -0, -0 - x and their like give a quiet NaN for a signalling one (section 4.3.3), also
+    where a compiler sees the constants: as literals, splats, shuffles, zero locals, converted integers, and lanes that
+    the loads of one lane fill with zeros."""
+    signalling, quiet, size = QUIET[shape]
+    constant = {"f32x4": "f32x4 {0} {0} {0} {0}", "f64x2": "f64x2 {0} {0}"}[shape]
+    scalar = shape[:3]
+    ones = [f"(v128.const {constant.format(1)})", f"({shape}.splat ({scalar}.const 1))"]
+    ones.append(
+        "(f32x4.convert_i32x4_s (v128.const i32x4 1 1 1 1))"
+        if shape == "f32x4"
+        else "(f64x2.convert_low_i32x4_u (i32x4.splat (i32.const 1)))"
+    )
+    ones.append(
+        f"(i8x16.shuffle 0 1 2 3 4 5 6 7 16 17 18 19 20 21 22 23 (v128.const {constant.format(1)}) "
+        f"(v128.const {constant.format(1)}))"
+    )
+    zeros = [f"(v128.const {constant.format(0)})", "(local.get $zero)", "(v128.xor (local.get 0) (local.get 0))"]
+    expressions = [f"({shape}.mul (local.get 0) {one})" for one in ones]
+    expressions += [f"({shape}.div (local.get 0) {one})" for one in ones]
+    expressions += [f"({shape}.sub (local.get 0) {zero})" for zero in zeros]
+    expressions += [f"({shape}.add ({shape}.neg {zero}) (local.get 0))" for zero in zeros]
+    expressions += [f"({shape}.{m} (local.get 0) (local.get 0))" for m in ("min", "max")]
+    expressions += [f"({shape}.min (local.get 0) (v128.const {constant.format('inf')}))"]
+    expressions += [f"({shape}.{m} (local.get 0))" for m in ("ceil", "floor", "trunc", "nearest", "sqrt")]
+    functions = "".join(
+        f'(func (export "f{k}") (param v128) (result v128) (local $zero v128) {e})' for k, e in enumerate(expressions)
+    )
+    config = Config()
+    config.strategy = strategy
+    store = Store(Engine(config))
+    made = Instance(store, Module(store.engine, f"(module {functions})"), [])
+    for k, expression in enumerate(expressions):
+        function = made.exports(store)[f"f{k}"]
+        assert isinstance(function, Func)
+        result = int.from_bytes(function(store, vector(signalling, size))[:size], "little")
+        # Which quiet NaN it is, is left open.
+        assert result & quiet == quiet, expression
+
+
+def test_what_is_narrowed_and_widened_again_quietens() -> None:
+    """f32x4.demote of f64x2.promote is no identity: promotion quietens (section 4.3.3)."""
+    store, exports = instance(
+        """(module (func (export "f") (param v128) (result v128)
+             (f32x4.demote_f64x2_zero (f64x2.promote_low_f32x4 (local.get 0)))))"""
+    )
+    assert exports["f"](store, vector(0x7FA00001, 4)) == lanes("4I", 0x7FE00001, 0x7FE00001, 0, 0)
+
+
+RELAXED_EDGES = [
+    ("i8x16.relaxed_swizzle", [bytes(range(100, 116)), bytes([15, 16, 17, 31, 32, 64, 127, 128, 129, 255, *range(6)])]),
+    ("i32x4.relaxed_trunc_f32x4_s", [lanes("4f", float("nan"), 3e9, -3e9, -1.5)]),
+    ("i32x4.relaxed_trunc_f32x4_u", [lanes("4f", float("nan"), 5e9, -5.0, 3e9)]),
+    ("i32x4.relaxed_trunc_f64x2_s_zero", [lanes("2d", float("nan"), 3e9)]),
+    ("i32x4.relaxed_trunc_f64x2_u_zero", [lanes("2d", -5.0, 5e9)]),
+    ("f64x2.relaxed_madd", [lanes("2d", 1 + 2**-30, 2.0), lanes("2d", 1 + 2**-30, 3.0), lanes("2d", -1.0, 1.0)]),
+    ("f64x2.relaxed_nmadd", [lanes("2d", 1 + 2**-30, 2.0), lanes("2d", 1 + 2**-30, 3.0), lanes("2d", 1.0, 1.0)]),
+    ("i8x16.relaxed_laneselect", [bytes(16), bytes([255] * 16), bytes(range(112, 144, 2))]),
+    ("i16x8.relaxed_laneselect", [bytes(16), bytes([255] * 16), bytes(range(112, 144, 2))]),
+    ("i32x4.relaxed_laneselect", [bytes(16), bytes([255] * 16), bytes(range(112, 144, 2))]),
+    ("i64x2.relaxed_laneselect", [bytes(16), bytes([255] * 16), bytes(range(112, 144, 2))]),
+    ("f64x2.relaxed_min", [lanes("2d", 0.0, -0.0), lanes("2d", -0.0, 0.0)]),
+    ("f64x2.relaxed_max", [lanes("2d", 0.0, -0.0), lanes("2d", -0.0, 0.0)]),
+    ("i16x8.relaxed_q15mulr_s", [vector(0x8000, 2), vector(0x8000, 2)]),
+    ("i16x8.relaxed_dot_i8x16_i7x16_s", [vector(0x80, 1), bytes([127, 127, 128, 128] * 4)]),
+    ("i32x4.relaxed_dot_i8x16_i7x16_add_s", [vector(0x80, 1), bytes([127, 127, 128, 128] * 4), vector(5, 4)]),
+]
+DETERMINISTIC = [
+    bytes([115, 0, 0, 0, 0, 0, 0, 0, 0, 0, *range(100, 106)]),
+    lanes("4i", 0, 2**31 - 1, -(2**31), -1),
+    lanes("4I", 0, 2**32 - 1, 0, 3_000_000_000),
+    lanes("4i", 0, 2**31 - 1, 0, 0),
+    lanes("4I", 0, 2**32 - 1, 0, 0),
+    lanes("2d", 2**-29, 7.0),
+    lanes("2d", -(2**-29), -5.0),
+    *[bytes(b ^ 255 for b in range(112, 144, 2))] * 4,
+    lanes("2d", -0.0, -0.0),
+    lanes("2d", 0.0, 0.0),
+    vector(0x7FFF, 2),
+    lanes("8h", *[-2 * 128 * 127, 2**15 - 1] * 4),
+    lanes("4i", *[-2 * 128 * 127 + 2**15 - 1 + 5] * 4),
+]
+
+
+def relaxed(strategy: str, deterministic: bool) -> list[bytes]:
+    config = Config()
+    config.strategy = strategy
+    config.wasm_relaxed_simd_deterministic = deterministic
+    store = Store(Engine(config))
+    functions = []
+    for name, operands in RELAXED_EDGES:
+        gets = " ".join(f"(local.get {k})" for k in range(len(operands)))
+        functions.append(f'(func (export "{name}") (param{" v128" * len(operands)}) (result v128) ({name} {gets}))')
+    exports = Instance(store, Module(store.engine, f"(module {' '.join(functions)})"), []).exports(store)
+    results = []
+    for name, operands in RELAXED_EDGES:
+        function = exports[name]
+        assert isinstance(function, Func)
+        results.append(function(store, *operands))
+    return results
+
+
+def test_both_compilers_make_the_same_choices() -> None:
+    """A parameter of section 4.3.6 is fixed while a program runs, and a program may be compiled by both."""
+    assert relaxed("llvm", False) == relaxed("baseline", False)
+
+
+@pytest.mark.parametrize("strategy", ["llvm", "baseline"])
+def test_the_deterministic_profile(strategy: str) -> None:
+    """Section 4.3.6 with every parameter 0: the strict instructions' results, and multiply-add with two roundings."""
+    for (name, _), got, expected in zip(RELAXED_EDGES, relaxed(strategy, True), DETERMINISTIC, strict=True):
+        assert got == expected, name
+
+
+USES = [
+    "(func (local v128))",
+    "(func (param v128))",
+    "(type (func (result v128)))",
+    "(func block (result v128) unreachable end drop)",
+    "(func (drop (i8x16.splat (i32.const 0))))",
+    "(func (drop (select (result v128) (unreachable) (unreachable) (i32.const 0))))",
+    "(global v128 (v128.const i32x4 0 0 0 0))",
+    '(import "a" "b" (global v128))',
+    "(func (unreachable) (v128.store))(memory 1)",
+]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_switched_off(use: str) -> None:
+    """The error names the proposal and its setting."""
+    config = Config()
+    config.wasm_simd = False
+    config.wasm_relaxed_simd = False
+    with pytest.raises(WasmtimeError, match=r"vector instructions \(SIMD\) are switched off: .*wasm_simd = True"):
+        Module(Engine(config), f"(module {use})")
+
+
+def test_relaxed_switched_off() -> None:
+    config = Config()
+    config.wasm_relaxed_simd = False
+    made = Engine(config)
+    Module(
+        made,
+        "(module (func (result v128) (i8x16.swizzle (local.get 0) (local.get 0))) (func (param v128)))".replace(
+            "(func (result v128)", "(func (param v128) (result v128)"
+        ),
+    )
+    with pytest.raises(WasmtimeError, match=r"relaxed SIMD.* switched off: .*wasm_relaxed_simd = True"):
+        Module(made, "(module (func (param v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))))")
+
+
+def test_relaxed_vectors_need_vectors() -> None:
+    config = Config()
+    config.wasm_simd = False
+    with pytest.raises(WasmtimeError, match="cannot disable the simd proposal but enable the relaxed simd proposal"):
+        Engine(config)
+
+
+def test_an_image_for_a_richer_processor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AVX2 code must not run where there is none: it would end the process with SIGILL."""
+    from wasmforge.compiler import target
+
+    if target.host_level() == "x86-64-v2":
+        pytest.skip("this processor is the poorest that there is")
+    image = Module(engine(), "(module (func (result v128) (v128.const i64x2 1 2)))").serialize()
+    monkeypatch.setattr(target, "_level", "x86-64-v2")
+    with pytest.raises(WasmtimeError, match="needs a processor of level x86-64-v3, this one is x86-64-v2"):
+        Module.deserialize(engine(), image)

@@ -26,7 +26,6 @@ __all__ = [
     "truncate_doubles_unsigned",
     "truncate_singles",
     "truncate_singles_unsigned",
-    "truncate_singles_unsigned_relaxed",
 ]
 
 # Immediates of cmpps and roundps.
@@ -163,22 +162,6 @@ def truncate_singles_unsigned(s: Body, row: Row) -> None:
     three(s, VectorOp.PMAXSD, t, t, FLOAT_SCRATCH)
     three(s, VectorOp.PADDD, r, r, t)
     s.release(t)
-    done(s, r)
-
-
-def truncate_singles_unsigned_relaxed(s: Body, row: Row) -> None:
-    """Numbers from 2**31 on are beyond the signed range, so that the sign of the first answer selects the second."""
-    a = s.pop_read(True)
-    r = fresh(s, a, a)
-    with_literal(s, VectorOp.SUBPS, FLOAT_SCRATCH, a, _TWO_31, 0)
-    two(s, VectorOp.CVTTPS2DQ, FLOAT_SCRATCH, FLOAT_SCRATCH)
-    two(s, VectorOp.CVTTPS2DQ, r, a)
-    s.release(a)
-    t = s.alloc_float()
-    shift(s, VectorOp.SHIFT_D, 4, t, r, 31)
-    three(s, VectorOp.PAND, FLOAT_SCRATCH, FLOAT_SCRATCH, t)
-    s.release(t)
-    three(s, VectorOp.POR, r, r, FLOAT_SCRATCH)
     done(s, r)
 
 
