@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -257,7 +256,7 @@ class Machine:
         return self.vmctx.address + self.offsets.func_ref(self.info.func_refs.index(x))
 
     def call(self, name: str, *arguments: int) -> list[int]:
-        """Calls an export with bit patterns; returns the slots of its results masked to 64 bits."""
+        """Calls an export with bit patterns; returns those of its results."""
         index = next(e.index for e in self.info.exports if e.name == name and e.kind == ExternKind.FUNC)
         return self.call_index(index, arguments)
 
@@ -267,7 +266,7 @@ class Machine:
         slots = max(len(ft.params), len(ft.results), 1)
         values = Mapping(VALRAW_SIZE * slots)
         for k, value in enumerate(arguments):
-            values.write(VALRAW_SIZE * k, struct.pack("<Q", value & (1 << 64) - 1))
+            values.write(VALRAW_SIZE * k, (value & (1 << 128) - 1).to_bytes(16, "little"))
         trampoline = self.code.address + self.info.array_to_wasm[type_index].start
         target = self.code.address + self.info.function_range(index - self.info.num_imported(ExternKind.FUNC)).start
         enter = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 6)(self.symbols["enter"])
@@ -276,7 +275,8 @@ class Machine:
             pc = self.peek(self.store.address + StoreContext.LAST_EXIT_FP) - 1 - self.code.address
             position = address_map.lookup(self.image.section(ADDRESS_MAP_SECTION), pc)
             raise TrapError(TrapKind(status), position)
-        masks = [0xFFFF_FFFF if t in (0x7F, 0x7D, 0x6F) else (1 << 64) - 1 for t in ft.results]
-        out = [struct.unpack("<Q", values.read(VALRAW_SIZE * k, 8))[0] & m for k, m in enumerate(masks)]
+        bits = [32 if t in (0x7F, 0x7D, 0x6F) else 128 if t == 0x7B else 64 for t in ft.results]
+        slot = [int.from_bytes(values.read(VALRAW_SIZE * k, 16), "little") for k in range(len(bits))]
+        out = [value & (1 << b) - 1 for value, b in zip(slot, bits, strict=True)]
         values.close()
         return out

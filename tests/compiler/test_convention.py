@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import random
-import struct
 
 import pytest
 
@@ -27,7 +26,7 @@ from wasmforge.compiler.environ import (
 )
 from wasmforge.syntax.types import VALUE_TYPES, ExternKind, FuncType, ValType
 
-TYPES = [t for t, name in VALUE_TYPES.items() if name != "v128"]
+TYPES = list(VALUE_TYPES)
 PRESERVED = ("rbx", "r12", "r13", "r14", "r15")
 CLOBBERED = ("rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11")
 SIGNATURES = 40
@@ -40,6 +39,8 @@ def random_signature(rng: random.Random) -> FuncType:
 
 
 def mask(t: ValType) -> int:
+    if VALUE_TYPES[t] == "v128":
+        return (1 << 128) - 1
     return 0xFFFF_FFFF if VALUE_TYPES[t] in ("i32", "f32", "externref") else (1 << 64) - 1
 
 
@@ -48,16 +49,18 @@ def move_in(location: Location, registers: tuple[str, ...], area: int, source: s
     if location.kind == "integer":
         return [f"mov {registers[location.index]}, [{source}]"]
     if location.kind == "vector":
-        return [f"movsd xmm{location.index}, [{source}]"]
-    return [f"mov rax, [{source}]", f"mov [r10 + {area + VALRAW_SIZE * location.index}], rax"]
+        return [f"movdqu xmm{location.index}, [{source}]"]
+    to = area + VALRAW_SIZE * location.index
+    return [line for k in (0, 8) for line in (f"mov rax, [{source} + {k}]", f"mov [r10 + {to + k}], rax")]
 
 
 def move_out(location: Location, registers: tuple[str, ...], area: int, target: str, scratch: str) -> list[str]:
     if location.kind == "integer":
         return [f"mov [{target}], {registers[location.index]}"]
     if location.kind == "vector":
-        return [f"movsd [{target}], xmm{location.index}"]
-    return [f"mov {scratch}, [r10 + {area + VALRAW_SIZE * location.index}]", f"mov [{target}], {scratch}"]
+        return [f"movdqu [{target}], xmm{location.index}"]
+    at = area + VALRAW_SIZE * location.index
+    return [line for k in (0, 8) for line in (f"mov {scratch}, [r10 + {at + k}]", f"mov [{target} + {k}], {scratch}")]
 
 
 def caller(ft: FuncType) -> str:
@@ -119,6 +122,11 @@ def callee(ft: FuncType) -> str:
         if location.kind != "area":
             lines += move_in(location, INTEGER_RESULTS, 0, f"r11 + {base + VALRAW_SIZE * k}")
     return "\n".join([*lines, "mov r10, -1", "mov r11, -1", "pop rbp", "ret", "bad:", "ud2"])
+
+
+def peek(machine: Machine, address: int) -> int:
+    """A whole slot."""
+    return machine.peek(address) | machine.peek(address + 8) << 64
 
 
 def text_types(types: tuple[ValType, ...]) -> str:
@@ -186,19 +194,19 @@ def test_random_signatures_against_assembly(how: str, optimization: str) -> None
         target = machine.code.address + machine.info.function_range(index - 1).start
         call = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 3)(mapping.address + symbols["caller"])
         for _ in range(3):
-            sent = [rng.getrandbits(64) for _ in outer.params]
-            returned = [rng.getrandbits(64) for _ in inner.results]
+            sent = [rng.getrandbits(128) for _ in outer.params]
+            returned = [rng.getrandbits(128) for _ in inner.results]
             buffer = Mapping(VALRAW_SIZE * (len(sent) + len(returned)) + 16)
             for k, value in enumerate(sent):
-                buffer.write(VALRAW_SIZE * k, struct.pack("<Q", value))
+                buffer.write(VALRAW_SIZE * k, value.to_bytes(16, "little"))
             for k, value in enumerate(returned):
-                received.write(VALRAW_SIZE * (len(sent) + k), struct.pack("<Q", value))
+                received.write(VALRAW_SIZE * (len(sent) + k), value.to_bytes(16, "little"))
             assert call(buffer.address, vm, target) == 0, f"{outer}: a preserved register changed"
             for k, (origin, t) in enumerate(zip(signature.params, inner.params, strict=True)):
-                got = machine.peek(received.address + VALRAW_SIZE * k)
+                got = peek(machine, received.address + VALRAW_SIZE * k)
                 assert got & mask(t) == sent[origin] & mask(t), f"{inner}: parameter {k}"
             for k, (target_index, t) in enumerate(zip(signature.results, inner.results, strict=True)):
-                got = machine.peek(buffer.address + VALRAW_SIZE * (len(sent) + target_index))
+                got = peek(machine, buffer.address + VALRAW_SIZE * (len(sent) + target_index))
                 assert got & mask(t) == returned[k] & mask(t), f"{outer}: result {target_index}"
             buffer.close()
 
@@ -213,7 +221,7 @@ def test_array_calls_carry_every_signature() -> None:
         results = " ".join(VALUE_TYPES[types[k]] for k in order)
         body = " ".join(f"local.get {k}" for k in order)
         machine = Machine(f'(module (func (export "f") (param {text_types(types)}) (result {results}) {body}))')
-        values = [rng.getrandbits(64) & mask(t) for t in types]
+        values = [rng.getrandbits(128) & mask(t) for t in types]
         assert machine.call("f", *values) == [values[k] for k in order]
 
 
