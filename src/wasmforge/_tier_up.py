@@ -28,6 +28,7 @@ class Optimiser:
         self._counts = facts.instruction_counts
         self._func_refs = func_refs
         self._tail_callers = facts.tail_callers
+        self._changed_tables = facts.changed_tables
         self._tunables = tunables
         self._imported = len(module.all_functions()) - len(module.functions)
         self._callees: dict[int, tuple[int, ...]] = {}
@@ -57,7 +58,9 @@ class Optimiser:
         from wasmforge.compiler.llvm.pool import next_module
 
         if not self._context:
-            self._context = ModuleContext.of(self._module, self._func_refs, self._tail_callers, self._tunables).encode()
+            self._context = ModuleContext.of(
+                self._module, self._func_refs, self._tail_callers, self._changed_tables, self._tunables
+            ).encode()
             self._number = next_module()
         count = sum(self._counts[x] for x in functions)
         chunk = hot_chunk(self._module, [self._imported + x for x in functions], count)

@@ -47,7 +47,7 @@ def translated(source: str) -> str:
     their own, and with debug locations in short."""
     module = parse(f"(module {PREAMBLE} {source})")
     facts = validate(module)
-    context = ModuleContext.of(module, sorted(facts.escaping), facts.tail_callers, Tunables())
+    context = ModuleContext.of(module, sorted(facts.escaping), facts.tail_callers, facts.changed_tables, Tunables())
     index = len(context.functions) - 1
     body = module.code[-1]
     local_types = tuple((n, int(t)) for n, t in body.locals)

@@ -117,6 +117,7 @@ class Context:
         """How many there have been, in all bodies so far."""
         self.used_features = 0
         """The proposals that `require` was asked for."""
+        self.changed_tables: set[int] = set()
         self.value_types = VALUE_TYPE
         """1 for bytes that are value types, without those that are switched off."""
 
@@ -925,6 +926,7 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
         x, pc = read_unsigned(code, pc, 32, base)
         y, pc = read_unsigned(code, pc, 32, base)
         _check_same_element(_table_element(c, y, at), _element_type(c, x, at), at)
+        c.changed_tables.add(y)
         return _pop_range(stack, pc, c.table_addresses[y], I32, I32, at)
     elif op == Opcode.ELEM_DROP:
         x, pc = read_unsigned(code, pc, 32, base)
@@ -933,6 +935,7 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
         x, pc = read_unsigned(code, pc, 32, base)
         y, pc = read_unsigned(code, pc, 32, base)
         _check_same_element(_table_element(c, x, at), _table_element(c, y, at), at)
+        c.changed_tables.add(x)
         address = c.table_addresses[x]
         source = c.table_addresses[y]
         return _pop_range(stack, pc, address, source, _narrower(address, source), at)
@@ -940,6 +943,8 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
         x, pc = read_unsigned(code, pc, 32, base)
         t = _table_element(c, x, at)
         address = c.table_addresses[x]
+        if op != Opcode.TABLE_SIZE:
+            c.changed_tables.add(x)
         if op == Opcode.TABLE_FILL:
             return _pop_range(stack, pc, address, t, address, at)
         if op == Opcode.TABLE_GROW:
@@ -1058,6 +1063,7 @@ def _check_rare(c: Context, stack: list[int], code: bytes, pc: int, op: int, bas
     if op == Opcode.TABLE_SET:
         x, pc = read_unsigned(code, pc, 32, base)
         t = _table_element(c, x, at)
+        c.changed_tables.add(x)
         _pop(stack, t, at)
         _pop(stack, c.table_addresses[x], at)
         return pc

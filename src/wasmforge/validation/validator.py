@@ -61,6 +61,8 @@ class ModuleValidation:
     `tail_callers` are the functions with a tail call, whose code follows the calling convention in a way of its own.
     `used_features` are bits of `syntax.features.Feature` for the switchable proposals that the module needs; only those
     whose use is not found out by an opcode alone are complete.
+
+    `changed_tables` are those that some instruction writes to or lets grow.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class ModuleValidation:
         uses_vectors: bool,
         tail_callers: frozenset[int],
         used_features: int,
+        changed_tables: frozenset[int],
     ) -> None:
         self.declared_references: Final = declared_references
         self.escaping: Final = escaping
@@ -78,6 +81,7 @@ class ModuleValidation:
         self.uses_vectors: Final = uses_vectors
         self.tail_callers: Final = tail_callers
         self.used_features: Final = used_features
+        self.changed_tables: Final = changed_tables
 
 
 def validate(module: Module, features: int = DEFAULT_FEATURES) -> ModuleValidation:
@@ -117,7 +121,13 @@ class _Validator:
         escaping = declared if start is None else declared | {start}
         c = self.context
         return ModuleValidation(
-            declared, escaping, counts, c.uses_vectors, frozenset(self.tail_callers), c.used_features
+            declared,
+            escaping,
+            counts,
+            c.uses_vectors,
+            frozenset(self.tail_callers),
+            c.used_features,
+            frozenset(c.changed_tables),
         )
 
     def invalid(self, reason: str, offset: int = 0, function: int | None = None) -> InvalidError:

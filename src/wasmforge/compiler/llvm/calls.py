@@ -60,30 +60,40 @@ class CallEmitters(ReferenceEmitters):
     def call_ref(self, _: int) -> None:
         self.call_reference(*self.referenced_function())
 
-    def call_reference(self, type_index: int, reference: str) -> None:
+    def call_reference(self, type_index: int, reference: str, own: bool) -> None:
         function = self.load_field("ptr", reference, VMFuncRef.WASM_CALL)
-        contexts = self.foreign(self.load_field("ptr", reference, VMFuncRef.VMCTX))
+        if own:
+            contexts = "ptr swiftself %vm"  # as a direct call: our vmctx stays in its register
+        else:
+            contexts = self.foreign(self.load_field("ptr", reference, VMFuncRef.VMCTX))
         self.emit_call(function, contexts, self.context.types[type_index])
 
-    def referenced_function(self) -> tuple[int, str]:
-        """What `call_ref` calls: type index and function reference, checked."""
+    def referenced_function(self) -> tuple[int, str, bool]:
+        """As `table_function`, for `call_ref`."""
         type_index = self.unsigned()
         reference = self.pop()
         self.trap_if(self.is_null(reference, FUNCREF), TrapKind.NULL_REFERENCE)
-        return type_index, reference
+        return type_index, reference, False
 
-    def table_function(self) -> tuple[int, str]:
-        """What `call_indirect` calls: type index and function reference, checked."""
+    def table_function(self) -> tuple[int, str, bool]:
+        """What `call_indirect` calls: type index and function reference, checked, and whether it certainly is a
+        function of this instance that makes no tail call."""
         type_index = self.unsigned()
         x = self.unsigned()
-        address = self.element_address(self.table_definition(x), self.index(self.context.wide_tables[x]))
-        reference = self.emit(f"load ptr, ptr {address}")
+        fixed = self.context.fixed_tables.get(x)
+        index = self.index(self.context.wide_tables[x])
+        if fixed is None:
+            address = self.element_address(self.table_definition(x), index)
+        else:
+            address = self.fixed_element_address(x, fixed.elements, index)
+        reference = self.emit(f"load ptr, ptr {address}" + ("" if fixed is None else ", !invariant.load !0"))
         self.trap_if(self.emit(f"icmp eq ptr {reference}, null"), TrapKind.INDIRECT_CALL_TO_NULL)
-        ids = self.load_field("ptr", "%vm", VMContextOffsets.TYPE_IDS, constant=True)
-        expected = self.load_field("i32", ids, 4 * type_index, constant=True)
-        actual = self.load_field("i32", reference, VMFuncRef.TYPE_INDEX)
-        self.trap_if(self.emit(f"icmp ne i32 {actual}, {expected}"), TrapKind.BAD_SIGNATURE)
-        return type_index, reference
+        if fixed is None or fixed.signature != self.context.canonical[type_index]:
+            ids = self.load_field("ptr", "%vm", VMContextOffsets.TYPE_IDS, constant=True)
+            expected = self.load_field("i32", ids, 4 * type_index, constant=True)
+            actual = self.load_field("i32", reference, VMFuncRef.TYPE_INDEX)
+            self.trap_if(self.emit(f"icmp ne i32 {actual}, {expected}"), TrapKind.BAD_SIGNATURE)
+        return type_index, reference, fixed is not None and fixed.own
 
     def pop_arguments(self, p: Prototype) -> list[str]:
         """Pops the arguments of a call and stores those that travel through the overflow area."""
@@ -141,11 +151,11 @@ class CallEmitters(ReferenceEmitters):
             self.emit_tail_call("@" + uniform.TAIL_IMPORT, self.field("%vm", self.offsets.imported_function(x)), ft)
 
     def return_call_indirect(self, _: int) -> None:
-        type_index, reference = self.table_function()
+        type_index, reference, _ = self.table_function()
         self.emit_tail_call("@" + uniform.TAIL_REFERENCE, reference, self.context.types[type_index])
 
     def return_call_ref(self, _: int) -> None:
-        type_index, reference = self.referenced_function()
+        type_index, reference, _ = self.referenced_function()
         self.emit_tail_call("@" + uniform.TAIL_REFERENCE, reference, self.context.types[type_index])
 
     def emit_tail_call(self, function: str, nest: str, ft: FuncType) -> None:

@@ -44,7 +44,7 @@ def compile_module(
         raise WasmtimeError("the LLVM compiler does not support debug_guest yet")
     func_refs = sorted(facts.escaping)
     canonical = canonical_types(module.types)
-    context = ModuleContext.of(module, func_refs, facts.tail_callers, tunables)
+    context = ModuleContext.of(module, func_refs, facts.tail_callers, facts.changed_tables, tunables)
     chunks = _chunks(module, facts, func_refs, canonical, tunables)
     replies = compile_chunks(chunks, context.encode(), workers or default_workers(), progress)
     if facts.tail_callers:

@@ -10,6 +10,8 @@ import marshal
 from typing import Final
 
 from wasmforge.compiler.environ import Tunables, VMContextOffsets
+from wasmforge.compiler.link import canonical_types
+from wasmforge.compiler.llvm.fixed_tables import FixedTable, fixed_tables
 from wasmforge.compiler.memory_plan import MemoryPlan, memory_plan
 from wasmforge.syntax.module import Module
 from wasmforge.syntax.types import (
@@ -65,6 +67,7 @@ class ModuleContext:
     - `types`: every function type.
     - `functions`, `imported_functions`: the type index of every function; how many of them are imported.
     - `tables`: element types; `wide_tables`: whether their indices are i64.
+    - `fixed_tables`: what is known of the tables that never change; `canonical`: every type's first equal one.
     - `memories`: how accesses to each are checked.
     - `globals`, `imported_globals`: value types; how many are imported.
     - `func_refs`: function index to the position of its VMFuncRef in the vmctx.
@@ -86,6 +89,8 @@ class ModuleContext:
         data_segments: int,
         func_refs: list[int],
         tail_callers: frozenset[int],
+        canonical: list[int],
+        fixed: dict[int, FixedTable],
         tunables: Tunables,
     ) -> None:
         self.types = types
@@ -93,6 +98,8 @@ class ModuleContext:
         self.imported_functions = imported_functions
         self.tables = tables
         self.wide_tables = wide_tables
+        self.fixed_tables = fixed
+        self.canonical = canonical
         self.memories = memories
         self.globals = global_types
         self.imported_globals = imported_globals
@@ -113,9 +120,16 @@ class ModuleContext:
 
     @classmethod
     def of(
-        cls, module: Module, func_refs: list[int], tail_callers: frozenset[int], tunables: Tunables
+        cls,
+        module: Module,
+        func_refs: list[int],
+        tail_callers: frozenset[int],
+        changed_tables: frozenset[int],
+        tunables: Tunables,
     ) -> ModuleContext:
-        """The context of a module of which `func_refs` (ascending function indices) escape."""
+        """The context of a module of which `func_refs` (ascending function indices) escape, with what validation found
+        out about it."""
+        canonical = canonical_types(module.types)
         return cls(
             types=[machine_signature(ft) for ft in module.types],
             functions=module.all_functions(),
@@ -128,6 +142,8 @@ class ModuleContext:
             data_segments=len(module.data),
             func_refs=func_refs,
             tail_callers=tail_callers,
+            canonical=canonical,
+            fixed=fixed_tables(module, changed_tables, tail_callers, canonical),
             tunables=tunables,
         )
 
@@ -145,6 +161,8 @@ class ModuleContext:
                 self.data_segments,
                 list(self.func_refs),
                 sorted(self.tail_callers),
+                self.canonical,
+                [(x, tuple(table)) for x, table in self.fixed_tables.items()],
                 self.tunables.as_dict(),
             )
         )
@@ -163,6 +181,8 @@ class ModuleContext:
             segments,
             func_refs,
             tail_callers,
+            canonical,
+            fixed,
             settings,
         ) = marshal.loads(data)
         return cls(
@@ -177,5 +197,7 @@ class ModuleContext:
             segments,
             func_refs,
             frozenset(tail_callers),
+            canonical,
+            {x: FixedTable(*table) for x, table in fixed},
             Tunables(**settings),
         )

@@ -68,6 +68,13 @@ class ReferenceEmitters(FunctionBuilder):
         scaled = self.emit(f"shl i64 {wide}, 3")
         return self.emit(f"getelementptr i8, ptr {base}, i64 {scaled}")
 
+    def fixed_element_address(self, x: int, elements: int, wide: str) -> str:
+        """The same for a table that never changes (`fixed_tables.py`)."""
+        self.trap_if(self.derive(f"icmp uge i64 {wide}, {elements}", wide), TrapKind.TABLE_OUT_OF_BOUNDS)
+        base = self.load_field("ptr", self.table_definition(x), VMTableDefinition.BASE, constant=True)
+        scaled = self.emit(f"shl i64 {wide}, 3")
+        return self.emit(f"getelementptr i8, ptr {base}, i64 {scaled}")
+
     def table_get(self, _: int) -> None:
         x = self.unsigned()
         t = ValType(self.context.tables[x])
