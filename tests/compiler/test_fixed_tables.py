@@ -125,7 +125,8 @@ def test_a_module_that_did_not_instantiate_finds_less_in_its_table() -> None:
     store = Store()
     theirs = Table(store, TableType(ValType.funcref(), Limits(2, None)), None)
     text = """(module (type $i (func (result i32))) (import "" "t" (table $theirs 2 funcref))
-      (func $one (type $i) (i32.const 1)) (table $own 2 funcref) (func $through (type $i) (call_indirect $own (type $i) (i32.const 0)))
+      (func $one (type $i) (i32.const 1)) (table $own 2 funcref)
+      (func $through (type $i) (call_indirect $own (type $i) (i32.const 0)))
       (elem (table $theirs) (i32.const 0) func $through) (elem (table $own) (i32.const 9) func $one))"""
     with pytest.raises(Trap):
         Instance(store, Module(store.engine, text), [theirs])
