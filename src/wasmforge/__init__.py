@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wasmforge.loading import load as load
     from wasmforge.memory import Memory as Memory
     from wasmforge.module import Module as Module
+    from wasmforge.sharedmemory import SharedMemory as SharedMemory
     from wasmforge.store import Store as Store
     from wasmforge.syntax.errors import WasmtimeError as WasmtimeError
     from wasmforge.table import Table as Table
@@ -85,6 +86,7 @@ __all__ = [
     "Module",
     "OpenFilesLimitExceeded",
     "OutputLimitExceeded",
+    "SharedMemory",
     "Store",
     "Symlink",
     "Table",
@@ -135,6 +137,7 @@ _MODULES = {
     "Module": "module",
     "OpenFilesLimitExceeded": "wasi.sandbox",
     "OutputLimitExceeded": "wasi.sandbox",
+    "SharedMemory": "sharedmemory",
     "Store": "store",
     "Symlink": "wasi",
     "Table": "table",

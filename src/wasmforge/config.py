@@ -110,6 +110,7 @@ class Config(Managed):
         self._features = DEFAULT_FEATURES
         self._max_wasm_stack = DEFAULT_MAX_WASM_STACK
         self._parallel = True
+        self._shared_memory = False
         self._strategy = STRATEGIES["auto"]
         self._cache: bool | CacheSettings = True
         self._tier_up_threshold: int | None = DEFAULT_TIER_UP_THRESHOLD
@@ -228,7 +229,7 @@ class Config(Managed):
     wasm_reference_types = _always("wasm_reference_types", "reference types are")
     wasm_bulk_memory = _always("wasm_bulk_memory", "bulk memory operations are")
     wasm_multi_value = _always("wasm_multi_value", "functions with several results are")
-    wasm_threads = _missing("wasm_threads", "threads are")
+    wasm_threads = _feature(Feature.THREADS, "Shared memories and atomic instructions")
     wasm_tail_call = _feature(Feature.TAIL_CALL, "Tail calls")
     wasm_function_references = _feature(
         Feature.FUNCTION_REFERENCES, "Typed function references, and types that refer to types"
@@ -266,7 +267,11 @@ class Config(Managed):
         store's deadline: `Engine.increment_epoch`, `Store.set_epoch_deadline`. Off by default."""
         self._set("epoch_interruption", _bool(enable))
 
-    shared_memory = _missing("shared_memory", "shared memories are")
+    @_setting
+    def shared_memory(self, enable: bool) -> None:
+        """Whether shared memories can be created, by `SharedMemory` and by modules that define one. Off by default."""
+        self._check_open()
+        self._shared_memory = _bool(enable)
 
     @_setting
     def max_wasm_stack(self, size: int) -> None:

@@ -51,7 +51,7 @@ class Engine(Managed):
         self._tier_up_threshold = config._tier_up_threshold
         self._tunables, max_wasm_stack, parallel, self._wanted_strategy = config._consume()
         self._workers = None if parallel else 1
-        self._state = EngineState(self._tunables, max_wasm_stack=max_wasm_stack)
+        self._state = EngineState(self._tunables, max_wasm_stack=max_wasm_stack, shared_memory=config._shared_memory)
 
     @property
     def _strategy(self) -> str:

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from wasmforge.globals_ import Global
     from wasmforge.memory import Memory
     from wasmforge.runtime import LinearMemory, VMFunction, VMGlobal, VMTable
+    from wasmforge.sharedmemory import SharedMemory
     from wasmforge.table import Table
 
-    Extern: TypeAlias = Func | Table | Memory | Global
+    Extern: TypeAlias = Func | Table | Memory | SharedMemory | Global
     """What an instance exports, and takes as an import."""
 
     Entity: TypeAlias = VMFunction | LinearMemory | VMTable | VMGlobal
@@ -35,6 +36,10 @@ def wrap_extern(entity: Entity) -> Extern:
 
         return Func._wrap(found)
     if entity.EXTERN_KIND == ExternKind.MEMORY:
+        if found.declared_type.shared:
+            from wasmforge.sharedmemory import SharedMemory
+
+            return SharedMemory._wrap(found if found.ENGINE_WIDE else found.shared)
         from wasmforge.memory import Memory
 
         return Memory._wrap(found)
@@ -48,7 +53,7 @@ def wrap_extern(entity: Entity) -> Extern:
 
 
 def store_id_of(entity: Entity) -> int:
-    """The number of the store that something of the runtime belongs to."""
+    """The number of the store that something of the runtime belongs to; 0 for a shared memory, which has none."""
     found: Any = entity
     store_id: int = found.store.id if entity.EXTERN_KIND == ExternKind.FUNC else found.store_id
     return store_id
@@ -69,4 +74,8 @@ def entity_of(item: object) -> Entity:
         return item._memory
     if isinstance(item, Table):
         return item._table
-    raise TypeError("expected a Func, Global, Memory, or Table")
+    from wasmforge.sharedmemory import SharedMemory
+
+    if isinstance(item, SharedMemory):
+        return item._memory
+    raise TypeError("expected a Func, Global, Memory, Table, or SharedMemory")

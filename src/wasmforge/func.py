@@ -127,12 +127,13 @@ class Func:
                 f"too {few_or_many} parameters provided: given {given}, expected {expected}"
             ) from None
 
-    def bind(self, store: Storelike, *, release_gil: bool = False) -> Callable[..., Any]:
+    def bind(self, store: Storelike, *, release_gil: bool | None = None) -> Callable[..., Any]:
         """The function as a built-in function object, which takes the parameters alone: the fastest way to call.
 
         Parameters:
             store: the store that the function lives in; the object keeps it alive.
-            release_gil: let other Python threads run during each call (about 30 ns more).
+            release_gil: let other Python threads run during each call (about 30 ns more). None, the default, does where
+                the store has a shared memory.
         """
         check_store(store, self._vm.id)
         return self._function.make_callable(self._function.name or "func", release_gil=release_gil)

@@ -100,7 +100,9 @@ class Linker(Managed):
             WasmtimeError: the names are defined already, or `item` belongs to another store.
         """
         entity = entity_of(item)
-        check_store(store, store_id_of(entity))
+        store_id = store_id_of(entity)
+        if store_id:
+            check_store(store, store_id)
         self._insert(module, name, entity)
 
     def define_func(

@@ -8,6 +8,8 @@ Behind it are an `Engine`, a `Store`, a `Module` and an `Instance` like any othe
 
 from __future__ import annotations
 
+from sys import modules
+
 from wasmforge.engine import Engine, default_engine
 from wasmforge.extern import entity_of, store_id_of
 from wasmforge.func import Func, function_of, host_function
@@ -124,7 +126,9 @@ def _store_of_imports(imports: Mapping[str, Mapping[str, Any] | LoadedModule]) -
             entity = _entity(item)
             # A function object of another store can also be called as a Python function, so it does not decide.
             if entity is not None and (isinstance(item, Func) or not isinstance(entity, VMFunction)):
-                return Store._wrap(store_of_id(store_id_of(entity)))
+                store_id = store_id_of(entity)
+                if store_id:  # a shared memory lives in none
+                    return Store._wrap(store_of_id(store_id))
     return None
 
 
@@ -133,6 +137,9 @@ def _entity(item: object) -> Entity | None:
     if isinstance(item, (LoadedMemory, LoadedTable, LoadedGlobal)):
         return item._entity
     if isinstance(item, (Memory, Table, Global)):
+        return entity_of(item)
+    shared = modules.get("wasmforge.sharedmemory")  # not loaded by a program that has none
+    if shared is not None and isinstance(item, shared.SharedMemory):
         return entity_of(item)
     return function_of(item)
 

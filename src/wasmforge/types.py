@@ -313,7 +313,7 @@ class MemoryType(Managed):
     Parameters:
         limits: the size in pages.
         is_64: whether addresses have 64 bits (memory64 proposal).
-        shared: the threads proposal, which this version does not implement: True raises WasmtimeError.
+        shared: whether threads share the memory (threads proposal); it needs a maximum.
         page_size_log2: the binary logarithm of the bytes in a page: 16, or 0 (custom-page-sizes proposal).
     """
 
@@ -328,8 +328,8 @@ class MemoryType(Managed):
         if limits.max and limits.max >= 1 << bits:
             raise WasmtimeError("maximum size too large")
         limits = _checked_limits(limits)
-        if shared:
-            raise WasmtimeError("shared memories are not supported yet: shared must be False")
+        if shared and limits.max is None:
+            raise WasmtimeError("shared memories must have a maximum size")
         if limits.max is not None and limits.max < limits.min:
             raise WasmtimeError("maximum page size cannot be smaller than the minimum page size")
         if page_size_log2 not in (0, 16):
@@ -339,7 +339,7 @@ class MemoryType(Managed):
             raise WasmtimeError("minimum size is too large for this memory type's index type")
         if limits.max is not None and limits.max > most:
             raise WasmtimeError("maximum size is too large for this memory type's index type")
-        self._type = syntax.MemoryType(syntax.Limits(limits.min, limits.max), bool(is_64), False, page_size_log2)
+        self._type = syntax.MemoryType(syntax.Limits(limits.min, limits.max), bool(is_64), bool(shared), page_size_log2)
 
     @classmethod
     def _wrap(cls, ty: syntax.MemoryType) -> MemoryType:

@@ -10,13 +10,13 @@ from wasmforge import Config, Engine, Instance, Module, Store, Trap, WasmtimeErr
 LACKING = [
     "debug_info",
     "cranelift_debug_verifier",
-    "wasm_threads",
     "wasm_tail_call",
     "wasm_exceptions",
-    "shared_memory",
 ]
 ALWAYS = ["wasm_reference_types", "wasm_bulk_memory", "wasm_multi_value"]
 SWITCHES = [
+    "wasm_threads",
+    "shared_memory",
     "consume_fuel",
     "epoch_interruption",
     "parallel_compilation",
@@ -64,7 +64,7 @@ def test_absent_features_are_absent() -> None:
     for name in ("wasm_gc", "misspelt"):
         with pytest.raises(AttributeError, match=name):
             setattr(Config(), name, True)
-    for missing in ("SharedMemory", "StoreContext", "component"):
+    for missing in ("StoreContext", "component"):
         assert not hasattr(wasmforge, missing)
 
 

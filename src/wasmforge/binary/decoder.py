@@ -15,7 +15,6 @@ import gc
 
 from wasmforge.binary.features import (
     COMPONENTS,
-    SHARED_MEMORIES,
     TAGS,
     type_error,
 )
@@ -196,8 +195,6 @@ class _Decoder:
         flags = self.byte()
         if flags & ~allowed:
             raise MalformedError(f"malformed limits flags {flags:#x}", at)
-        if flags & _SHARED:
-            raise UnsupportedFeatureError(SHARED_MEMORIES, at)
         return flags
 
     def limits(self, flags: int) -> Limits:
@@ -210,7 +207,7 @@ class _Decoder:
 
     def table_type(self) -> TableType:
         element = self.reference_type()
-        flags = self.limits_flags(_HAS_MAXIMUM | _SHARED | _IS_64)
+        flags = self.limits_flags(_HAS_MAXIMUM | _IS_64)
         return TableType(element, self.limits(flags), flags & _IS_64 != 0)
 
     def memory_type(self) -> MemoryType:
@@ -226,7 +223,7 @@ class _Decoder:
             page_size_log2 = self.u32()
             if page_size_log2 >= 64:
                 raise MalformedError(f"invalid custom page size: 2**{page_size_log2} bytes", at)
-        return MemoryType(limits, flags & _IS_64 != 0, False, page_size_log2)
+        return MemoryType(limits, flags & _IS_64 != 0, flags & _SHARED != 0, page_size_log2)
 
     def global_type(self) -> GlobalType:
         content = self.value_type()

@@ -33,7 +33,7 @@ __all__ = ["encode_expression", "encode_instruction", "instructions", "skip_expr
 _MEMORY_INDEX_FOLLOWS: Final = 0x40
 """Bit of the memarg's first number that says that a memory index follows (specification, section 5.4.6)."""
 
-_PREFIXES: Final = frozenset({0xFC, 0xFD})
+_PREFIXES: Final = frozenset({0xFC, 0xFD, 0xFE})
 _OPCODE_BYTES: Final[dict[int, bytes]] = {opcode: opcode_bytes(opcode) for opcode in BY_OPCODE}
 
 
@@ -145,9 +145,11 @@ def _read_immediate(code: bytes, at: int, base: int, kind: Immediate) -> tuple[A
         return _read_select_types(code, at, base)
     if kind == Immediate.V128_CONST:
         return _read_bits(code, at, base, 16)
-    size = 1 if kind == Immediate.LANE else 16
+    size = 16 if kind == Immediate.LANES else 1
     if at + size > len(code):
         raise MalformedError("unexpected end of section or function", base + len(code))
+    if kind == Immediate.ORDERING and code[at]:
+        raise MalformedError("malformed atomic ordering: expected a zero byte", base + at)
     # A lane is one byte, no LEB128 number (section 5.4.9); its range is for the validator.
     return (code[at] if size == 1 else code[at : at + size]), at + size
 
@@ -239,7 +241,7 @@ def _write_immediate(out: bytearray, kind: Immediate, value: Any) -> None:
             write_value_type(out, t)
     elif kind == Immediate.V128_CONST:
         out += value.to_bytes(16, "little")
-    elif kind == Immediate.LANE:
+    elif kind in (Immediate.LANE, Immediate.ORDERING):
         out.append(value)
     elif kind == Immediate.LANES:
         out += value

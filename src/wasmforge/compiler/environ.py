@@ -384,6 +384,11 @@ BUILTINS: Final[tuple[Builtin, ...]] = (
     Builtin("new_epoch", (), None, native=False, keeps_registers=True),  # sets another deadline, or traps
     # Function, counted without imports: its counter is below zero. Only called by `baseline.counters`' stub.
     Builtin("tier_up", (I32,), None, native=False),
+    # Of the next three: address, value or count, timeout in nanoseconds, offset, memory. The second traps
+    # when the memory is not shared.
+    Builtin("memory_atomic_notify", (I64, I32, I64, I32), I64, native=False),
+    Builtin("memory_atomic_wait32", (I64, I32, I64, I64, I32), I64, native=False),
+    Builtin("memory_atomic_wait64", (I64, I64, I64, I64, I32), I64, native=False),
 )
 """Bounds of memory.copy, memory.fill, memory.init and table.copy are checked in line, since they are hot or
 simple; `table_fill` and `table_init` check for themselves and raise the trap."""

@@ -34,12 +34,13 @@ the sum of an index and an end below it fits an i64, in which the baseline compi
 
 class MemoryPlan(NamedTuple):
     """`guard` is the largest `end` that the guard behind the memory is good for, 0 if none; `minimum` the bytes that
-    the memory has at least."""
+    the memory has at least; the length of a `shared` one changes at any time."""
 
     is_64: bool
     page_size_log2: int
     minimum: int
     guard: int
+    shared: bool
 
 
 def memory_plan(memory: MemoryType, tunables: Tunables) -> MemoryPlan:
@@ -48,4 +49,4 @@ def memory_plan(memory: MemoryType, tunables: Tunables) -> MemoryPlan:
     if not memory.is_64 and tunables.memory_reservation < INDEX_SPACE:
         guarded = False
     guard = tunables.memory_guard_size if guarded else 0
-    return MemoryPlan(memory.is_64, memory.page_size_log2, memory.minimum_bytes, guard)
+    return MemoryPlan(memory.is_64, memory.page_size_log2, memory.minimum_bytes, guard, memory.shared)

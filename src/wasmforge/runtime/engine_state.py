@@ -23,7 +23,8 @@ _stacks: StackPool | None = None
 
 
 class EngineState:
-    """One an engine. `max_wasm_stack` is the size of each store's wasm stack in bytes."""
+    """One an engine. `max_wasm_stack` is the size of each store's wasm stack in bytes, `shared_memory` whether shared
+    memories may be created."""
 
     __slots__ = (
         "__weakref__",
@@ -32,6 +33,7 @@ class EngineState:
         "custom_code_memory",
         "epoch",
         "max_wasm_stack",
+        "shared_memory",
         "tunables",
         "types",
     )
@@ -42,11 +44,13 @@ class EngineState:
         *,
         max_wasm_stack: int = 512 << 10,
         custom_code_memory: CustomCodeMemory | None = None,
+        shared_memory: bool = False,
     ) -> None:
         self.tunables = tunables
         self.types = TypeRegistry()
         self.max_wasm_stack = max_wasm_stack
         self.custom_code_memory = custom_code_memory
+        self.shared_memory = shared_memory
         self._gates: Gates | None = None
         self.epoch = 0
         self._budgets: WeakSet[Budget] | None = None

@@ -128,6 +128,11 @@ def _memory_mismatch(expected: MemoryType, found: MemoryType) -> str | None:
     """Threat: compiled code leaves out checks by the address type, the page size and the least size of a memory."""
     if expected.is_64 != found.is_64:
         return _width_mismatch("memory", expected.is_64)
+    if expected.shared != found.shared:
+        names = ("unshared", "shared")
+        return (
+            f"memory types incompatible: expected {names[expected.shared]} memory, found {names[found.shared]} memory"
+        )
     if expected.page_size_log2 != found.page_size_log2:
         return (
             f"memory types incompatible: expected a memory with pages of {1 << expected.page_size_log2} bytes, "

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from wasmforge.runtime.vm.externref import ExternRefTable
     from wasmforge.runtime.vm.globals import VMGlobal
     from wasmforge.runtime.vm.memory import LinearMemory
+    from wasmforge.runtime.vm.shared_memory import SharedLinearMemory, SharedMemoryView
     from wasmforge.runtime.vm.table import VMTable
     from wasmforge.syntax.types import FuncType, GlobalType, MemoryType, TableType, ValType
 
@@ -129,6 +130,7 @@ class VMStore:
         "limits",
         "memories",
         "registry",
+        "shares_memory",
         "tables",
         "unwrap_function",
         "weak",
@@ -148,6 +150,7 @@ class VMStore:
         self.unwrap_function: Callable[[object], VMFunction | None] | None = None
         self.instances: dict[int, InstanceRecord] = {}
         self.memories: list[LinearMemory] = []
+        self.shares_memory = False  # with other threads, which calls should let run meanwhile
         self.tables: list[VMTable] = []
         self.globals: list[VMGlobal] = []  # those that hold externrefs: roots
         self.host_functions: dict[int, VMHostFunction] = {}
@@ -195,7 +198,12 @@ class VMStore:
         return instantiate(self, module, imports)
 
     def new_memory(self, memory_type: MemoryType) -> LinearMemory:
-        """Raises WasmtimeError when there is no room for it."""
+        """A memory; of a shared type one that other stores can be given. Raises WasmtimeError when there is no room for
+        it."""
+        if memory_type.shared:
+            from wasmforge.runtime.vm.shared_memory import SharedLinearMemory
+
+            return self.add_shared_memory(SharedLinearMemory(self.engine, memory_type))
         from wasmforge.runtime.vm.memory import LinearMemory
 
         memory = LinearMemory(self, memory_type)
@@ -206,6 +214,21 @@ class VMStore:
         self.engine.gates.register_memory(reservation.address, reservation.end)
         self.memories.append(memory)
         return memory
+
+    def add_shared_memory(self, shared: SharedLinearMemory) -> SharedMemoryView:
+        """A shared memory as this store sees it, always the same. Raises WasmtimeError beyond the store's limits, or if
+        it belongs to another engine."""
+        from wasmforge.runtime.vm.shared_memory import SharedMemoryView
+
+        if shared.engine is not self.engine:
+            raise WasmtimeError("cross-`Engine` use of a shared memory is not supported")
+        for memory in self.memories:
+            if isinstance(memory, SharedMemoryView) and memory.shared is shared:
+                return memory
+        view = SharedMemoryView(self, shared)
+        self.memories.append(view)
+        self.shares_memory = True
+        return view
 
     def new_table(self, table_type: TableType, init: object = None) -> VMTable:
         """A table whose elements are all `init`. Raises WasmtimeError beyond the limits, TypeError for a wrong

@@ -3,12 +3,12 @@
 It drives the decoder, the validator, the encoder, the text parser and the printer, and the LLVM compiler
 keys its own rows by the same opcodes. To add an instruction, add a row here (CONTRIBUTING.md has the rest).
 
-An opcode is one integer: the byte itself, or `prefix << 12 | number` for the prefixed ones (0xFC, 0xFD).
+An opcode is one integer: the byte itself, or `prefix << 12 | number` for the prefixed ones (0xFC, 0xFD, 0xFE).
 """
 
 from __future__ import annotations
 
-from wasmforge.syntax import vectors
+from wasmforge.syntax import atomics, vectors
 from wasmforge.syntax.features import Feature
 from wasmforge.syntax.record import IntEnum, record
 from wasmforge.syntax.types import F32, F64, I32, I64, ValType
@@ -58,6 +58,7 @@ class Immediate(IntEnum):
     LANE = 19  # (int)
     LANES = 20  # i8x16.shuffle: (16 bytes)
     V128_CONST = 21  # (int: the bit pattern, lane 0 lowest)
+    ORDERING = 22  # atomic.fence: (int, 0 so far)
 
 
 @record(frozen=True, slots=True)
@@ -317,6 +318,19 @@ _WIDE_ARITHMETIC: Final = [
     )
 ]
 
+_ATOMICS: Final = [
+    InstructionRow(
+        mnemonic,
+        0xFE000 | number,
+        (Immediate.ORDERING,) if number == atomics.FENCE else (Immediate.MEMARG,),
+        params,
+        results,
+        Feature.THREADS,
+        access,
+    )
+    for number, mnemonic, params, results, access in atomics.ATOMIC_INSTRUCTIONS
+]
+
 INSTRUCTIONS: Final[tuple[InstructionRow, ...]] = (
     *_CONTROL,
     *_PARAMETRIC,
@@ -332,6 +346,7 @@ INSTRUCTIONS: Final[tuple[InstructionRow, ...]] = (
     *_CONVERSIONS,
     *_VECTORS,
     *_WIDE_ARITHMETIC,
+    *_ATOMICS,
 )
 """Every instruction that the project knows, in no particular order."""
 

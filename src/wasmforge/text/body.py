@@ -452,6 +452,8 @@ class BodyParser:
             values = self._memarg_lane(row.access)
         elif shape == Shape.LANES:
             values = (self._lanes(),)
+        elif shape == Shape.ORDERING:
+            values = (0,)
         elif shape == Shape.VECTOR_CONST:
             values = (vector_literal(reader),)
         elif shape == Shape.TABLE_INIT:

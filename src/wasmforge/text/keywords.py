@@ -63,6 +63,7 @@ class Shape(IntEnum):
     MEMARG_LANE = 25
     VECTOR_CONST = 26
     TYPE = 27
+    ORDERING = 28
 
 
 class Operator(NamedTuple):
@@ -107,6 +108,7 @@ _BY_IMMEDIATES: Final[dict[tuple[Immediate, ...], Shape]] = {
     (Immediate.LANES,): Shape.LANES,
     (Immediate.MEMARG, Immediate.LANE): Shape.MEMARG_LANE,
     (Immediate.V128_CONST,): Shape.VECTOR_CONST,
+    (Immediate.ORDERING,): Shape.ORDERING,
 }
 
 

@@ -472,6 +472,7 @@ _SHOWN: Final[dict[tuple[Immediate, ...], _Show]] = {
     (Immediate.ELEM,): lambda p, v: p.elements.reference(v[0]),
     (Immediate.DATA,): lambda p, v: p.data.reference(v[0]),
     (Immediate.TYPE,): lambda p, v: p.types.reference(v[0]),
+    (Immediate.ORDERING,): lambda p, v: "",
     (Immediate.TABLE,): _optional(_tables),
     (Immediate.MEMORY,): _optional(_memories),
     (Immediate.ELEM, Immediate.TABLE): _segment_and(_elements, _tables),

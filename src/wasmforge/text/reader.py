@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from wasmforge.binary import features
 from wasmforge.syntax.types import NON_NULL, FuncType, GlobalType, Limits, MemoryType, TableType, ValType, concrete_type
 from wasmforge.text import keywords
 from wasmforge.text.errors import ParseError
@@ -280,9 +279,10 @@ class Reader:
     def memory_type(self) -> MemoryType:
         is_64 = self.address_type()
         limits = self.limits("a memory size")
-        if self.tokens[self.at] == "shared":
-            raise self.unsupported(features.SHARED_MEMORIES)
-        return MemoryType(limits, is_64, False, self.page_size())
+        shared = self.tokens[self.at] == "shared"
+        if shared:
+            self.at += 1
+        return MemoryType(limits, is_64, shared, self.page_size())
 
     def page_size(self) -> int:
         """An optional `(pagesize n)`, as a power of two (custom-page-sizes proposal)."""

@@ -25,7 +25,8 @@ from wasmforge.syntax.instructions import Opcode
 from wasmforge.syntax.limits import NESTING, OPERANDS
 from wasmforge.syntax.subtyping import all_match, matches
 from wasmforge.syntax.types import concrete_type, is_reference, value_type_name, with_index
-from wasmforge.validation import vectors
+from wasmforge.validation import atomics, vectors
+from wasmforge.validation.atomics import ATOMIC_ALIGNMENT, ATOMIC_PARAMS, ATOMIC_RESULTS
 from wasmforge.validation.errors import Invalid
 from wasmforge.validation.tables import (
     BINARY,
@@ -83,6 +84,7 @@ _FUNCTION: Final = -1
 """Stands for the opcode of the outermost block."""
 _PREFIX: Final = 0xFC
 _VECTOR_PREFIX: Final = 0xFD
+_ATOMIC_PREFIX: Final = 0xFE
 _EMPTY_BLOCK_TYPE: Final = 0x40
 _MEMORY_INDEX_FOLLOWS: Final = 0x40
 _NO_TYPES: Final[list[int]] = []
@@ -797,6 +799,11 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             _check_branch_on_null(stack, labels[-1 - x], op == 0xD5, start)
             continue
 
+        if op == _ATOMIC_PREFIX:
+            x, pc = read_unsigned(code, pc, 32, base)
+            pc = _check_atomic(c, stack, code, pc, x, base, start)
+            continue
+
         pc = _check_rare(c, stack, code, pc, op, base, start)
 
     raise MalformedError(_UNEXPECTED_END, base + end)
@@ -999,6 +1006,29 @@ def _check_vector(c: Context, stack: list[int], code: bytes, pc: int, number: in
     results = VECTOR_RESULTS[n]
     if results:
         stack.append(results[0])
+    return pc
+
+
+_THREADS: Final = int(Feature.THREADS)
+
+
+def _check_atomic(c: Context, stack: list[int], code: bytes, pc: int, number: int, base: int, at: int) -> int:
+    """Checks an instruction with the prefix 0xFE whose number has been read. Returns the index after it."""
+    n: i64 = number
+    alignment: i64 = ATOMIC_ALIGNMENT[n] if n < atomics.COUNT else atomics.NO_INSTRUCTION
+    if alignment == atomics.NO_INSTRUCTION:
+        raise opcode_error(_ATOMIC_PREFIX << 12 | min(number, 0xFFF), base + at)
+    require(c, _THREADS, at)
+    if alignment == atomics.FENCE:
+        return pc + 1
+    if code[pc] & ~_MEMORY_INDEX_FOLLOWS < alignment:
+        raise Invalid(f"alignment must be natural: 2**{alignment} bytes for this atomic instruction", at)
+    params = ATOMIC_PARAMS[n]
+    address, pc = _check_memory_argument(c, code, pc, alignment, base, at)
+    if address != I32:
+        params = [address, *params[1:]]
+    _pop_all(stack, params, at)
+    stack.extend(ATOMIC_RESULTS[n])
     return pc
 
 

@@ -422,6 +422,10 @@ class _Validator:
                 )
         if t.is_64:
             self.require(Feature.MEMORY64, offset)
+        if t.shared:
+            self.require(Feature.THREADS, offset)
+            if t.limits.maximum is None:
+                raise self.invalid("shared memory must have maximum", offset)
         size = limit.MEMORY_BYTES_64 if t.is_64 else limit.MEMORY_BYTES
         # With pages of one byte the size itself must fit the address type.
         bound = size - 1 if t.page_size_log2 == 0 else size >> t.page_size_log2

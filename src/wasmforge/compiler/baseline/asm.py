@@ -54,6 +54,9 @@ class Op:
     SHIFT_IMMEDIATE: Final = 0xC1  # rol /0, ror /1, shl /4, shr /5, sar /7
     SHIFT_CL: Final = 0xD3
     BTC_IMMEDIATE: Final = 0x1BA  # /7
+    XCHG: Final = 0x87  # for bytes one less
+    XADD: Final = 0x1C1  # the same
+    CMPXCHG: Final = 0x1B1  # the same
     LZCNT: Final = 0xF301BD
     TZCNT: Final = 0xF301BC
     POPCNT: Final = 0xF301B8

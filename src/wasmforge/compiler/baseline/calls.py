@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "call",
+    "call_builtin",
     "call_indirect",
     "call_ref",
     "memory_grow",
@@ -137,7 +138,7 @@ def _table_function(s: Body) -> Signature:
     return s.context.signature(type_index)
 
 
-def _builtin(s: Body, name: str) -> None:
+def call_builtin(s: Body, name: str) -> None:
     """Calls a builtin with the topmost operands."""
     x = BUILTIN_INDEX[name]
     _emit(s, _SIGNATURES[x], _BUILTIN, 8 * x)
@@ -320,7 +321,7 @@ def _results(s: Body, signature: Signature) -> None:
 def memory_grow(s: Body) -> None:
     memory = s.unsigned()
     s.push(CONST, memory)
-    _builtin(s, "memory_grow")
+    call_builtin(s, "memory_grow")
     if not s.context.memory_wide[memory]:
         _narrow_result(s)
 
@@ -348,7 +349,7 @@ def prefixed(s: Body, number: i64) -> None:
         _table_init(s)
     elif number == 13:
         s.push(CONST, s.unsigned())
-        _builtin(s, "elem_drop")
+        call_builtin(s, "elem_drop")
     elif number == 14:
         _table_copy(s)
     elif number == 15:
@@ -382,7 +383,7 @@ def _move(s: Body, target: i64, source: i64, count: i64) -> None:
     s.push(REG, target)
     s.push(REG, source)
     s.push(REG, count)
-    _builtin(s, "memory_move")
+    call_builtin(s, "memory_move")
 
 
 def _memory_copy(s: Body) -> None:
@@ -408,7 +409,7 @@ def _memory_fill(s: Body) -> None:
     s.push(REG, target)
     s.push(REG, byte)
     s.push(REG, count)
-    _builtin(s, "memory_set")
+    call_builtin(s, "memory_set")
 
 
 def _memory_init(s: Body) -> None:
@@ -472,7 +473,7 @@ def _table_init(s: Body) -> None:
     s.push(REG, target)
     s.push(REG, source)
     s.push(REG, count)
-    _builtin(s, "table_init")
+    call_builtin(s, "table_init")
 
 
 def _table_grow(s: Body) -> None:
@@ -482,7 +483,7 @@ def _table_grow(s: Body) -> None:
     s.push(CONST, table)
     s.push(REG, delta)
     s.push(REG, word)
-    _builtin(s, "table_grow")
+    call_builtin(s, "table_grow")
     if not s.context.table_wide[table]:
         _narrow_result(s)
 
@@ -496,4 +497,4 @@ def _table_fill(s: Body) -> None:
     s.push(REG, start)
     s.push(REG, word)
     s.push(REG, count)
-    _builtin(s, "table_fill")
+    call_builtin(s, "table_fill")

@@ -6,7 +6,7 @@ that compiles lazily calls it for one function at its first call.
 
 from __future__ import annotations
 
-from wasmforge.compiler.baseline import access, calls, control, convert, counters, integer, metering, rows
+from wasmforge.compiler.baseline import access, atomics, calls, control, convert, counters, integer, metering, rows
 from wasmforge.compiler.baseline import float as floats
 from wasmforge.compiler.baseline import locals as frames
 from wasmforge.compiler.baseline.asm import Op
@@ -318,6 +318,9 @@ def _other(s: Body, op: i64) -> None:
             integer.wide_multiply(s, x == 21)
         else:
             calls.prefixed(s, x)
+    elif op == 0xFE:
+        x = s.unsigned()
+        atomics.atomic(s, x)
     elif op != 0x01 and op != 0xAD:  # nop; i64.extend_i32_u, which is what the invariant of `values` says
         raise WasmtimeError(f"compiler bug: no emitter for opcode {op:#x} in function {s.index}")
 

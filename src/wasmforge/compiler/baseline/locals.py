@@ -42,6 +42,7 @@ from wasmforge.compiler.baseline.registers import (
 )
 from wasmforge.compiler.baseline.values import State
 from wasmforge.compiler.environ import STACK_PROBE_SIZE, VMContextOffsets, VMMemory
+from wasmforge.syntax.atomics import FENCE
 from wasmforge.syntax.instructions import BY_OPCODE, Immediate, Opcode
 from wasmforge.syntax.types import F32, F64, V128
 
@@ -73,12 +74,14 @@ _SIXTEEN_BYTES: Final = 16
 _CALL_REF: Final = 17
 _TAIL_CALL: Final = 18
 _TAIL_CALL_INDIRECT: Final = 19
+_ATOMIC: Final = 20
 
 
 def _shape(opcode: int) -> int:
     named = {
         0xFC: _PREFIX,
         0xFD: _VECTOR,
+        0xFE: _ATOMIC,
         Opcode.END: _END,
         Opcode.CALL: _CALL,
         Opcode.CALL_INDIRECT: _CALL_INDIRECT,
@@ -124,6 +127,8 @@ _MEMORY_INIT: Final = Opcode.MEMORY_INIT & 0xFF  # those before it are saturatin
 _DATA_DROP: Final = Opcode.DATA_DROP & 0xFF
 _MEMORY_FILL: Final = Opcode.MEMORY_FILL & 0xFF
 
+_FENCE: Final = FENCE
+
 _GLOBAL_GET: Final = 0x23
 _CALL_FUNCTION: Final = 0x10
 _CALL_TABLE: Final = 0x11
@@ -150,6 +155,8 @@ def skip_immediates(s: State, op: i64) -> None:
         if shape == _SIXTEEN_BYTES:
             s.pc += 16
             return
+    if shape == _ATOMIC:
+        shape = _ONE if s.unsigned() == _FENCE else _MEMARG
     if shape == _MEMARG:
         n = 3 if code[s.pc] & 0x40 else 2
     elif shape == _MEMARG_LANE:
@@ -358,6 +365,14 @@ def _scan(s: State, frame: Frame) -> None:
                     frame.vectors = True
                     shape = VECTOR_SHAPE[s.unsigned()]
                     if shape in (_MEMARG, _MEMARG_LANE):
+                        frame.memory_weights[_accessed_memory(s)] += weight
+                    s.pc = pc
+                elif shape == _ATOMIC:
+                    x = s.unsigned()
+                    if x < _FENCE:  # notify and wait
+                        frame.calls = True
+                        frame.call_weight += weight
+                    elif x > _FENCE:
                         frame.memory_weights[_accessed_memory(s)] += weight
                     s.pc = pc
                 elif shape == _GROW:

@@ -26,7 +26,7 @@ SHORT_BLOCK: Final = 500
 """Lines of IR in a block when blocks are kept short."""
 
 FLOAT_NAMES: Final = {F32: "f32", F64: "f64"}
-PREFIXES: Final = frozenset({0xFC, 0xFD})
+PREFIXES: Final = frozenset({0xFC, 0xFD, 0xFE})
 _REFERENCE_PREFIXES: Final = (0x63, 0x64)
 """What reference types begin with that are not one byte: `ref null` and `ref`."""
 
@@ -441,7 +441,7 @@ class FunctionBuilder:
                 self.value_type()
         elif kind == Immediate.BLOCK_TYPE and self.code[self.pc] in _REFERENCE_PREFIXES:
             self.value_type()
-        elif kind == Immediate.LANE:
+        elif kind == Immediate.LANE or kind == Immediate.ORDERING:
             self.pc += 1
         elif kind == Immediate.LANES or kind == Immediate.V128_CONST:
             self.pc += 16

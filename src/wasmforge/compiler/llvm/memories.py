@@ -102,6 +102,10 @@ class MemoryEmitters(FunctionBuilder):
 
     def memory_length(self, memory: int) -> str:
         self.memories_used.add(memory)
+        if self.context.memories[memory].shared:
+            # Another thread may have grown it: a loop that waits for that must look each time.
+            address = self.field(f"%d{memory}", VMMemoryDefinition.CURRENT_LENGTH)
+            return self.emit(f"load volatile i64, ptr {address}")
         return self.load_field("i64", f"%d{memory}", VMMemoryDefinition.CURRENT_LENGTH)
 
     def memory_size(self, _: int) -> None:

@@ -28,7 +28,8 @@ from wasmforge.compiler.environ import (
     VMContextOffsets,
     VMMemory,
 )
-from wasmforge.compiler.llvm import calls, control, memories, numeric, references, uniform, vectors
+from wasmforge.compiler.llvm import atomics, calls, control, memories, numeric, references, uniform, vectors
+from wasmforge.compiler.llvm.atomics import AtomicEmitters
 from wasmforge.compiler.llvm.builder import FLOAT_NAMES, PREFIXES, Frame, FunctionSource
 from wasmforge.compiler.llvm.calls import CallEmitters
 from wasmforge.compiler.llvm.context import BOOL, IR_TYPES, ModuleContext, alignment
@@ -58,7 +59,7 @@ def translate(
     return _Translator(source, context, scope, prototypes, short_blocks).run()
 
 
-class _Translator(NumericEmitters, VectorEmitters, CallEmitters, ControlEmitters):
+class _Translator(NumericEmitters, VectorEmitters, AtomicEmitters, CallEmitters, ControlEmitters):
     def run(self) -> str:
         ft = self.source.type
         for k in range(len(ft.params)):
@@ -190,6 +191,7 @@ class _Translator(NumericEmitters, VectorEmitters, CallEmitters, ControlEmitters
 _EMITTERS: Final[dict[int, Callable[[_Translator, int], None]]] = {
     **numeric.EMITTERS,
     **memories.EMITTERS,
+    **atomics.EMITTERS,
     **vectors.EMITTERS,
     **references.EMITTERS,
     **calls.EMITTERS,

@@ -72,14 +72,16 @@ class VMFunction:
         return read_func_ref(self.store, self.address)[3]
 
     def make_callable(
-        self, name: str | None = None, *, release_gil: bool = False, raw: bool = False, doc: str | None = None
+        self, name: str | None = None, *, release_gil: bool | None = None, raw: bool = False, doc: str | None = None
     ) -> Callable[..., Any]:
         """A built-in function object that calls it: the fast way in.
 
         `name` is what error messages say (the function's own by default); `release_gil` lets other Python threads run
-        meanwhile, for 30 ns; with `raw` all values are unsigned bit patterns. Its `__self__.owner` is this function, so
-        it keeps the store alive.
+        meanwhile, for 30 ns, which is the default where the store shares a memory with them; with `raw` all values are
+        unsigned bit patterns. Its `__self__.owner` is this function, so it keeps the store alive.
         """
+        if release_gil is None:
+            release_gil = self.store.shares_memory
         key = (name or self.name, release_gil, raw)
         weak = self._callables.get(key)
         found = None if weak is None else weak()

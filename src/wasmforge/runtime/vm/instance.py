@@ -144,6 +144,8 @@ def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern
     """See `VMStore.instantiate`."""
     # Threat: a sequence that gives other entities when it is read again, after the check.
     imports = tuple(imports)
+    if store.engine.shared_memory:
+        imports = tuple(_in_store(store, entity) for entity in imports)
     if imports or module.info.imports:
         from wasmforge.runtime.link import check_imports
 
@@ -190,6 +192,14 @@ def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern
 def _closed(module: CompiledModule, t: Any) -> Any:
     """The type of a table or global with the type indices of the engine."""
     return module.engine_code.signatures().close_extern(t)
+
+
+def _in_store(store: VMStore, entity: Any) -> Extern:
+    """An import as the store sees it: shared memories belong to none."""
+    if entity.EXTERN_KIND == ExternKind.MEMORY and entity.ENGINE_WIDE:
+        return store.add_shared_memory(entity)
+    found: Extern = entity
+    return found
 
 
 def _fill_vmctx(store: VMStore, code: ModuleWithCode, record: InstanceRecord) -> None:

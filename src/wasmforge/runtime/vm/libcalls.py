@@ -69,6 +69,41 @@ def _tier_up(vmctx: int, defined: int) -> None:
     instance_of(vmctx).module.function_is_hot(defined)
 
 
+def _memory_atomic_notify(vmctx: int, index: int, count: int, offset: int, memory: int) -> int:
+    """memory.atomic.notify -> how many threads were woken; traps."""
+    address = index + offset
+    from wasmforge.runtime.vm.shared_memory import SharedMemoryView, check_atomic_address
+
+    found = instance_of(vmctx).memories[memory]
+    if isinstance(found, SharedMemoryView):
+        return found.shared.notify(address, count)
+    check_atomic_address(address, 4, found.byte_length)
+    return 0  # nobody can wait
+
+
+def _memory_atomic_wait(vmctx: int, index: int, expected: bytes, timeout: int, offset: int, memory: int) -> int:
+    """memory.atomic.wait32 and wait64 -> 0 woken, 1 another value, 2 timed out; traps. `timeout` are the nanoseconds as
+    an unsigned number; negative ones wait for ever."""
+    address = index + offset
+    from wasmforge.runtime.vm.shared_memory import SharedMemoryView, check_atomic_address
+
+    found = instance_of(vmctx).memories[memory]
+    if isinstance(found, SharedMemoryView):
+        return found.shared.wait(address, expected, None if timeout >> 63 else timeout)
+    check_atomic_address(address, len(expected), found.byte_length)
+    from wasmforge.compiler.trap import TrapKind
+
+    raise trap(TrapKind.ATOMIC_WAIT_NON_SHARED_MEMORY)
+
+
+def _memory_atomic_wait32(vmctx: int, index: int, expected: int, timeout: int, offset: int, memory: int) -> int:
+    return _memory_atomic_wait(vmctx, index, expected.to_bytes(4, "little"), timeout, offset, memory)
+
+
+def _memory_atomic_wait64(vmctx: int, index: int, expected: int, timeout: int, offset: int, memory: int) -> int:
+    return _memory_atomic_wait(vmctx, index, expected.to_bytes(8, "little"), timeout, offset, memory)
+
+
 BUILTIN_FUNCTIONS: Final[dict[str, Callable[..., int | None]]] = {
     "memory_grow": _memory_grow,
     "table_grow": _table_grow,
@@ -79,4 +114,7 @@ BUILTIN_FUNCTIONS: Final[dict[str, Callable[..., int | None]]] = {
     "out_of_fuel": _out_of_fuel,
     "new_epoch": _new_epoch,
     "tier_up": _tier_up,
+    "memory_atomic_notify": _memory_atomic_notify,
+    "memory_atomic_wait32": _memory_atomic_wait32,
+    "memory_atomic_wait64": _memory_atomic_wait64,
 }

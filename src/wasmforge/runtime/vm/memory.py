@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from wasmforge.compiler.environ import Tunables
     from wasmforge.runtime.store import VMStore
-    from wasmforge.runtime.vm.records import Buffer
+    from wasmforge.runtime.vm.limits import StoreLimits
+    from wasmforge.runtime.vm.records import Arena, Buffer
 
 __all__ = ["LinearMemory"]
 
@@ -42,6 +43,8 @@ class LinearMemory:
     """
 
     EXTERN_KIND: ClassVar = 2  # ExternKind.MEMORY
+    ENGINE_WIDE: ClassVar = False
+    """Whether it belongs to no store: stores see it through a `SharedMemoryView`."""
     __slots__ = (
         "__weakref__",
         "_definition",
@@ -59,14 +62,16 @@ class LinearMemory:
     )
 
     def __init__(self, store: VMStore, memory_type: MemoryType) -> None:
-        arena, limits = store.arena, store.limits
+        self.store_id = store.id
+        self._store = store.weak
+        self._create(store.arena, store.limits, store.engine.tunables, memory_type)
+
+    def _create(self, arena: Arena, limits: StoreLimits, tunables: Tunables, memory_type: MemoryType) -> None:
         minimum = memory_type.limits.minimum
         self.page_size_log2 = memory_type.page_size_log2
         limits.check_memory(minimum, self.page_size_log2)
-        before, accessible, self.reservation = _reserve(memory_type, store.engine.tunables)
+        before, accessible, self.reservation = _reserve(memory_type, tunables)
         self.base = self.reservation.address + before
-        self.store_id = store.id
-        self._store = store.weak
         self.pages = 0
         self._limits = limits
         self.declared_type = memory_type
