@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from tests.building import assemble, one_function, rich_module
 from wasmforge.binary import decode, encode, encode_instruction
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.features import ALL_FEATURES
+from wasmforge.syntax.features import ALL_FEATURES, Feature
 from wasmforge.syntax.instructions import INSTRUCTIONS, Immediate, InstructionRow
 from wasmforge.syntax.module import CustomSection, Module, NameSection
 from wasmforge.syntax.types import FUNCREF, I32
@@ -119,7 +119,10 @@ _SAMPLE: dict[Immediate, object] = {
 
 def sample(row: InstructionRow) -> bytes:
     """The encoding of an instruction with immediates that are valid in `rich_module`."""
-    return encode_instruction(row, tuple(_SAMPLE.get(kind, 0) for kind in row.immediates))
+    values = [_SAMPLE.get(kind, 0) for kind in row.immediates]
+    if row.feature == Feature.THREADS and row.access:  # whose alignment must be written
+        values[0] = (row.access.bit_length() - 1, 0, 304)
+    return encode_instruction(row, tuple(values))
 
 
 def every_instruction() -> bytes:

@@ -206,7 +206,6 @@ def test_messages_and_offsets(data: bytes, message: str, offset: int) -> None:
         (module(section(13, "00")), "exception-handling"),
         (module(section(2, "01 00 00 04 00 00")), "exception-handling"),
         (module(section(1, "01 5f 00")), "GC"),
-        (module(section(5, "01 03 00 01")), "threads"),
     ],
 )
 def test_modules_of_proposals_name_the_feature(data: bytes, feature: str) -> None:

@@ -112,7 +112,6 @@ def test_malformed_instructions(encoded: str, reason: str) -> None:
     [
         ("fb00", "GC"),
         ("d3", "GC"),
-        ("fe0000", "threads"),
         ("06", "legacy exception-handling"),
         ("08", "exception-handling"),
         ("0a", "exception-handling"),

@@ -101,6 +101,7 @@ _VALUES = {
     Immediate.REF_TYPE: EXTERNREF,
     Immediate.SELECT_TYPES: (I32, EXTERNREF),
     Immediate.LANES: bytes(range(20, 4, -1)),
+    Immediate.ORDERING: 0,
     Immediate.V128_CONST: 0x7FC00000_80000001_00000002_FFFFFFFF,
 }
 _DIFFERENT = {

@@ -160,8 +160,8 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
         Setting("custom-page-sizes", _boolean, "[=y|n]: memories with pages of one byte", "wasm_custom_page_sizes"),
         # The following exist in `Config`, which says what is not supported yet, and accept their `=n`.
         Setting("tail-call", _boolean, "[=n]: tail calls", "wasm_tail_call"),
-        Setting("threads", _boolean, "[=n]: threads", "wasm_threads"),
-        Setting("shared-memory", _boolean, "[=n]: shared memories", "shared_memory"),
+        Setting("threads", _boolean, "[=y|n]: shared memories and atomic instructions", "wasm_threads"),
+        Setting("shared-memory", _boolean, "[=y|n]: shared memories can be created", "shared_memory"),
         Setting("exceptions", _boolean, "[=n]: exceptions", "wasm_exceptions"),
         Setting("epoch-interruption", _boolean, "[=n]: interruption by epochs", "epoch_interruption"),
     ),
