@@ -134,6 +134,9 @@ class LazyFunctions:
     def first_call_stub(self) -> bytes:
         return first_call_stub()
 
+    def wasm_size(self, defined: int) -> int:
+        return len(self._module.code[defined].code)
+
     def tier_up_stub(self) -> bytes:
         return tier_up_stub()
 

@@ -452,3 +452,25 @@ def test_what_does_not_work_says_so(run: Callable[..., Result], words: tuple[str
     assert result.status == 2
     assert result.out == ""
     assert result.err.startswith("error: ")
+
+
+class TestTiers:
+    def test_a_table_on_standard_error_tells_what_ran_where(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        path = tmp_path / "hello.wat"
+        path.write_text(HELLO.replace('(func (export "_start")', '(func $never) (func $\\1b (export "_start")'))
+        result = run("run", "--tiers", str(path))
+        assert (result.status, result.out) == (7, "hello\n")
+        lines = result.err.splitlines()
+        assert lines[0] == f"{path}:"
+        assert lines[1].split() == ["function", "tiers", "wasm", "code", "counted", "compiled", "in"]
+        assert "baseline" in lines[2] and lines[2].endswith(" ms")
+        assert lines[3].startswith("  baseline: 1 of 2 functions, ")
+        assert lines[4].startswith("  llvm: 0 of 2 functions, 0 bytes of wasm, 0 bytes of code")
+
+    def test_an_image_has_one_line(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        source, image = tmp_path / "hello.wat", tmp_path / "hello.cwasm"
+        source.write_text(HELLO)
+        assert run("compile", str(source), "-o", str(image)).status == 0
+        result = run("run", "--tiers", "--allow-precompiled", str(image))
+        assert result.status == 7
+        assert result.err.splitlines()[1].startswith("  1 functions, compiled ahead of time: ")

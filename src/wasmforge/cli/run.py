@@ -39,6 +39,7 @@ OPTIONS = (
         "--preload", "load a module first, whose exports NAME the main module imports", value="NAME=FILE", repeat=True
     ),
     Option("--argv0", "the program's name as it sees it", value="NAME"),
+    Option("--tiers", "tell on standard error, after the run, which functions ran in which tier"),
     Option("--profile", "", value="STRATEGY", unsupported="profiling is not implemented yet"),
     Option("--target", "", value="TRIPLE", unsupported="modules run on this machine; use `wasmforge compile`"),
 )
@@ -51,12 +52,19 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("the following required arguments were not provided:\n  <WASM>")
     preloads = [_preload(text) for text in parsed.all("--preload")]
     config = settings.make_config()
+    run = _Run(parsed, settings)
     try:
-        return _Run(parsed, settings).run(config, preloads)
+        return run.run(config, preloads)
     except KeyboardInterrupt:
         raise
     except UsageError:
         raise
+    finally:
+        if parsed.flag("--tiers"):
+            from wasmforge.cli.tiers import report
+
+            sys.stdout.flush()
+            sys.stderr.write(report(run.modules))
 
 
 def _preload(text: str) -> tuple[str, str]:
@@ -74,6 +82,8 @@ class _Run:
         self._settings = settings
         self._path = parsed.arguments[0]
         self._arguments = parsed.arguments[1:]
+        self.modules: list[tuple[str, Module]] = []
+        """With their paths, the main module first."""
 
     def run(self, config: Any, preloads: list[tuple[str, str]]) -> int:
         from wasmforge.cli.modules import load_file
@@ -90,6 +100,7 @@ class _Run:
             if isinstance(error, CommandError):
                 raise
             raise CommandError.during(f"failed to load `{self._path}`", error) from None
+        self.modules.append((self._path, module))
         store = Store(engine)
         linker = Linker(engine)
         if self._settings.other.get("cli", True):
@@ -102,7 +113,9 @@ class _Run:
                 raise CommandError.during("failed to set up WASI", error) from None
         for name, path in preloads:
             try:
-                linker.define_module(store, name, load_file(engine, path, allow_precompiled))
+                preload = load_file(engine, path, allow_precompiled)
+                self.modules.append((path, preload))
+                linker.define_module(store, name, preload)
             except Exception as error:
                 if (status := _exit_status(error)) is not None:
                     return status

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
         def wasm_to_array(self, type_index: int) -> bytes: ...
 
         def tier_up_stub(self) -> bytes: ...
+        def wasm_size(self, defined: int) -> int:
+            """Bytes of a function's body."""
 
         def compile_all(self) -> bytes:
             """An image of the whole module."""
@@ -172,6 +174,14 @@ class LazyModule(CompiledModule):
             with LOCK:  # another thread was first; or a KeyboardInterrupt before the slot was written
                 code.publish((code.current[defined],))
         return code.text_address + code.current[defined].start
+
+    def count(self, defined: int) -> int:
+        """How many calls and iterations of a function were counted."""
+        return 0 if self.tier_up is None else self.tier_up.count(defined)
+
+    def wasm_size(self, defined: int) -> int:
+        """Bytes of a function's body."""
+        return self._compiler.wasm_size(defined)
 
     def function_is_hot(self, defined: int) -> None:
         if self.tier_up is not None:
