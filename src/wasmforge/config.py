@@ -143,10 +143,11 @@ class Config(Managed):
     @_setting
     def strategy(self, strategy: str) -> None:
         """How modules are compiled: `"llvm"` optimises them, whole and before they run; `"baseline"` compiles each
-        function at its first call, a hundred times faster, and `"auto"`, the default, begins like it and has hot
-        functions compiled by `"llvm"` in a background process, where llvmlite is installed. Images (`Module.serialize`, `wasmforge compile`) are optimised under `"auto"` where llvmlite is installed. The wasmtime
-        package's names mean `"llvm"` (`"cranelift"`) and `"baseline"` (`"winch"`). Raises WasmtimeError when the
-        optimising compiler is not installed, and for an unknown name."""
+        function at its first call, a hundred times faster, and `"auto"`, the default, begins like it and, where
+        llvmlite is installed, has hot functions optimised in a background process. Images (`Module.serialize`,
+        `wasmforge compile`) are optimised under `"auto"` too, where llvmlite is installed. The wasmtime package's names
+        mean `"llvm"` (`"cranelift"`) and `"baseline"` (`"winch"`). Raises WasmtimeError when the optimising compiler
+        is not installed, and for an unknown name."""
         self._check_open()
         if strategy not in STRATEGIES:
             raise WasmtimeError(f"unknown strategy: {strategy}")
