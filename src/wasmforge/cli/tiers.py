@@ -1,5 +1,5 @@
-"""The table of `wasmforge run --tiers`: which functions ran in which tier, with sizes, counts and times. `run` prints it
-when the program has ended, however it did."""
+"""The table of `wasmforge run --tiers`: which functions ran in which tier, with sizes, counts and times. `run` prints
+it when the program has ended, however it did."""
 
 from __future__ import annotations
 
