@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StaticImage", "memory_images"]
 
+_I32_CONST: Final = int(Opcode.I32_CONST)
+
 DENSE_SIZE: Final = 16 << 20
 """Images up to this size are made however sparse; larger ones must have content in half of their pages
 (Wasmtime's `memory_guaranteed_dense_image_size`). Threat: two bytes 4 GiB apart must not make a 4 GiB file."""
@@ -57,15 +59,17 @@ def memory_images(module: Module) -> dict[int, StaticImage]:
 
 def _image(module: Module, memory: int, size: int) -> StaticImage | None:
     placed: list[tuple[int, bytes]] = []
+    active = SegmentMode.ACTIVE
     for segment in module.data:
-        if segment.mode != SegmentMode.ACTIVE or segment.memory != memory:
+        if segment.mode is not active or segment.memory != memory:
             continue
         address = _address(segment)
+        data = segment.data
         # Out of bounds, or unknown: then the segments before it must be copied first, in order, until one traps.
-        if address is None or address + len(segment.data) > size:
+        if address is None or address + len(data) > size:
             return None
-        if segment.data:
-            placed.append((address, segment.data))
+        if data:
+            placed.append((address, data))
     if not placed:
         return None
     start = min(address for address, _ in placed) & -PAGE
@@ -90,7 +94,7 @@ def _address(segment: DataSegment) -> int | None:
 def constant_address(expression: Expression) -> int | None:
     """The unsigned value of an i32 or i64 constant expression, or None if it depends on an imported global."""
     code = expression.code
-    if code[0] == Opcode.I32_CONST:  # nearly always alone: a CPython has 24,000 of these
+    if code[0] == _I32_CONST:  # nearly always alone: a CPython has 24,000 of these
         value, end = read_signed(code, 1, 32)
         if end == len(code) - 1:
             return value & 0xFFFF_FFFF
