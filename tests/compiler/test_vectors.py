@@ -257,3 +257,54 @@ def test_an_image_for_a_richer_processor_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(target, "_level", "x86-64-v2")
     with pytest.raises(WasmtimeError, match="needs a processor of level x86-64-v3, this one is x86-64-v2"):
         Module.deserialize(engine(), image)
+
+
+INSTRUCTIONS_OF = {
+    "i8x16.swizzle": ["vpaddusb", "vpshufb"],
+    "i8x16.relaxed_swizzle": ["vpshufb"],
+    "i8x16.narrow_i16x8_s": ["vpacksswb"],
+    "i16x8.narrow_i32x4_u": ["vpackusdw"],
+    "i8x16.bitmask": ["vpmovmskb"],
+    "i32x4.bitmask": ["vmovmskps"],
+    "i8x16.avgr_u": ["vpavgb"],
+    "i16x8.extadd_pairwise_i8x16_u": ["vpmaddubsw"],
+    "i32x4.dot_i16x8_s": ["vpmaddwd"],
+    "i16x8.q15mulr_sat_s": ["vpmulhrsw", "vpcmpeqw", "vpxor"],
+    "i16x8.extend_low_i8x16_s": ["vpmovsxbw"],
+    "i64x2.extmul_low_i32x4_u": ["vpmovzxdq", "vpmovzxdq", "vpmuludq"],
+    "f32x4.pmin": ["vminps"],
+    "f64x2.pmax": ["vmaxpd"],
+    "f32x4.nearest": ["vroundps"],
+    "f32x4.relaxed_madd": ["vfmadd213ps"],
+    "i8x16.relaxed_laneselect": ["vpblendvb"],
+    "v128.bitselect": ["vandps", "vandnps", "vorps"],
+    "f32x4.demote_f64x2_zero": ["vcvtpd2ps"],
+    "f32x4.min": ["vminps", "vminps", "vorps", "vcmpunordps", "vaddps", "vblendvps"],
+}
+"""What LLVM makes of the rows where there is AVX2, from operands in registers."""
+
+
+def test_the_machine_instructions() -> None:
+    from capstone import CS_ARCH_X86, CS_MODE_64, Cs
+
+    from tests.compiler.machine import Machine
+    from wasmforge.compiler import target
+
+    if target.host_level() == "x86-64-v2":
+        pytest.skip("this processor has no AVX2")
+    rows = {row.mnemonic: row for row in COMPUTING}
+    functions = []
+    for name in INSTRUCTIONS_OF:
+        params = rows[name].params
+        results = rows[name].results
+        assert params is not None and results is not None
+        gets = " ".join(f"(local.get {k})" for k in range(len(params)))
+        types = " ".join(VALUE_TYPES[t] for t in params)
+        functions.append(f"(func (param {types}) (result {VALUE_TYPES[results[0]]}) ({name} {gets}))")
+    machine = Machine(f"(module {' '.join(functions)})")
+    text = bytes(machine.image.section(".text"))
+    frame = {"push", "mov", "pop", "ret"}
+    for k, (name, expected) in enumerate(INSTRUCTIONS_OF.items()):
+        start, length = machine.info.function_range(k)
+        code = Cs(CS_ARCH_X86, CS_MODE_64).disasm(text[start : start + length], 0)
+        assert [i.mnemonic for i in code if i.mnemonic not in frame] == expected, name

@@ -114,7 +114,6 @@ class Context:
         """The number of data segments, or -1 when there is no data count section."""
         self.declared: set[int] = set()
         """C.refs: the functions that `ref.func` may name inside a body."""
-        self.uses_vectors = False
         self.tail_calls = 0
         """How many there have been, in all bodies so far."""
         self.used_features = 0
@@ -980,7 +979,6 @@ def _check_vector(c: Context, stack: list[int], code: bytes, pc: int, number: in
     if kind == vectors.NO_INSTRUCTION:
         raise opcode_error(_VECTOR_PREFIX << 12 | min(number, 0xFFF), base + at)
     require(c, _RELAXED_SIMD if n >= vectors.FIRST_RELAXED else _SIMD, at)
-    c.uses_vectors = True
     if kind == vectors.LITERAL:
         pc += 16
         stack.append(V128)

@@ -56,8 +56,6 @@ class ModuleValidation:
     `instruction_counts` has the number of instructions of every defined function, for cutting a module into chunks
     of equal work.
 
-    `uses_vectors` tells whether there is a vector instruction or a declaration with v128.
-
     `tail_callers` are the functions with a tail call, whose code follows the calling convention in a way of its own.
     `used_features` are bits of `syntax.features.Feature` for the switchable proposals that the module needs; only those
     whose use is not found out by an opcode alone are complete.
@@ -70,7 +68,6 @@ class ModuleValidation:
         declared_references: frozenset[int],
         escaping: frozenset[int],
         instruction_counts: list[int],
-        uses_vectors: bool,
         tail_callers: frozenset[int],
         used_features: int,
         changed_tables: frozenset[int],
@@ -78,7 +75,6 @@ class ModuleValidation:
         self.declared_references: Final = declared_references
         self.escaping: Final = escaping
         self.instruction_counts: Final = instruction_counts
-        self.uses_vectors: Final = uses_vectors
         self.tail_callers: Final = tail_callers
         self.used_features: Final = used_features
         self.changed_tables: Final = changed_tables
@@ -124,7 +120,6 @@ class _Validator:
             declared,
             escaping,
             counts,
-            c.uses_vectors,
             frozenset(self.tail_callers),
             c.used_features,
             frozenset(c.changed_tables),
@@ -385,10 +380,8 @@ class _Validator:
 
     def check_value_types(self, types: Iterable[int], offset: int, function: int | None = None) -> None:
         """Refuses value types of proposals that are switched off."""
-        if V128 in types:
-            self.context.uses_vectors = True
-            if not self.context.features >> Feature.SIMD & 1:
-                raise self.invalid(switched_off(Feature.SIMD), offset, function)
+        if V128 in types and not self.context.features >> Feature.SIMD & 1:
+            raise self.invalid(switched_off(Feature.SIMD), offset, function)
 
     def check_name(self, name: str, offset: int) -> None:
         # No character takes more than four bytes, so that short names need not be encoded.
