@@ -76,6 +76,7 @@ from wasmforge.syntax.types import (
     ValType,
 )
 from wasmforge.validation import validate
+from wasmforge.wast.runner import all_proposals
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 KEPT: Final = ROOT / ".cache" / "fuzz-pipeline"
@@ -510,7 +511,7 @@ class Limit:
 
 
 def make_engine(strategy: str, **settings: bool) -> Engine:
-    config = Config()
+    config = all_proposals(Config())
     for name, value in settings.items():
         setattr(config, name, value)
     config.strategy = strategy

@@ -33,6 +33,7 @@ from wasmforge.syntax.module import (
     Table,
 )
 from wasmforge.syntax.types import (
+    CONCRETE,
     EXTERNREF,
     F32,
     F64,
@@ -47,6 +48,9 @@ from wasmforge.syntax.types import (
     MemoryType,
     TableType,
     ValType,
+    concrete_type,
+    has_default,
+    type_index,
 )
 
 NUMBERS: Final = (I32, I64, F32, F64)
@@ -87,8 +91,10 @@ class Body:
         self.labels: list[Label] = []
         self.locals = list(ft.params)
         count = self.r.choice((0, 2, 5, 5, 12, 40))
-        numbers = made.numbers
-        self.declared = [self.r.choice((*numbers, *numbers, FUNCREF, EXTERNREF)) for _ in range(count)]
+        types = [*made.numbers, *made.numbers, FUNCREF, EXTERNREF]
+        if made.references:
+            types += [concrete_type(made.function_type(), null) for null in (True, False)]
+        self.declared = [self.r.choice(types) for _ in range(count)]
         self.locals += self.declared
         self.usable = len(self.locals)
         # Scratch locals for canonicalisation.
@@ -127,6 +133,12 @@ class Body:
             self.op("f64.const", data)
         elif t == FUNCREF and r.random() < 0.6:
             self.op("ref.func", self.u(r.randrange(self.made.count)))
+        elif t >= CONCRETE:
+            same = [x for x, ti in enumerate(self.made.functions) if ti == type_index(t)]
+            if not has_default(t) or r.random() < 0.8:
+                self.op("ref.func", self.u(r.choice(same)))
+            else:
+                self.op("ref.null", encode_signed(type_index(t)))
         else:
             self.op("ref.null", bytes((t,)))
         self.stack.append(t)
@@ -142,7 +154,7 @@ class Body:
         """Pushes a value of a type."""
         r = self.r
         kind = r.random()
-        candidates = self.locals_of(t)
+        candidates = self.locals_of(t) if has_default(t) else []  # others may not be set yet
         if kind < 0.5 and candidates:
             self.op("local.get", self.u(r.choice(candidates)))
             self.stack.append(t)
@@ -245,8 +257,10 @@ class Body:
             self.take(1)
         elif kind < 0.68:
             self.select()
-        elif kind < 0.75:
+        elif kind < 0.73:
             self.call()
+        elif kind < 0.75:
+            self.reference() if self.made.references else self.call()
         elif kind < 0.79:
             self.bulk()
         elif kind < 0.92:
@@ -324,13 +338,11 @@ class Body:
         elif kind < 0.5:
             ti = r.randrange(len(made.types))
             ft = made.types[ti]
-            for t in ft.params:
-                self.value(t)
-            self.value(I32)
-            self.op("i32.const", encode_signed(15))
-            self.op("i32.and")
-            self.op("call_indirect", self.u(ti), b"\0")
-            self.stack.pop()
+            self.call_indirect("call_indirect", ti)
+        elif kind < 0.6 and made.references:
+            ti = made.function_type()
+            ft = made.types[ti]
+            self.call_ref("call_ref", ti)
         else:
             x = r.randrange(1, made.count)
             ft = made.types[made.functions[x]]
@@ -339,6 +351,79 @@ class Body:
             self.op("call", self.u(x))
         self.take(len(ft.params))
         self.stack += ft.results
+
+    def call_indirect(self, mnemonic: str, ti: int) -> None:
+        """Everything but the results."""
+        for t in self.made.types[ti].params:
+            self.value(t)
+        self.value(I32)
+        self.op("i32.const", encode_signed(15))
+        self.op("i32.and")
+        self.op(mnemonic, self.u(ti), b"\0")
+        self.stack.pop()
+
+    def call_ref(self, mnemonic: str, ti: int) -> None:
+        """Everything but the results."""
+        for t in self.made.types[ti].params:
+            self.value(t)
+        self.value(concrete_type(ti, self.r.random() < 0.5))
+        self.op(mnemonic, self.u(ti))
+        self.stack.pop()
+
+    def tail_call(self) -> None:
+        """A call of a function with the same results, itself in any case, instead of a return."""
+        r = self.r
+        made = self.made
+        same = [ti for ti in set(made.functions) if made.types[ti].results == self.type.results]
+        ti = r.choice(sorted(same))
+        kind = r.random()
+        if kind < 0.25 and made.plain_table:
+            self.call_indirect("return_call_indirect", ti)
+        elif kind < 0.5 and made.references:
+            self.call_ref("return_call_ref", ti)
+        else:
+            for t in made.types[ti].params:
+                self.value(t)
+            x = r.choice([x for x, found in enumerate(made.functions) if found == ti])
+            self.op("return_call", self.u(x))
+
+    def reference(self) -> None:
+        """Uses of typed references other than calls."""
+        r = self.r
+        ti = self.made.function_type()
+        maybe, surely = concrete_type(ti, True), concrete_type(ti, False)
+        kind = r.randrange(5)
+        if kind == 0:
+            self.value(r.choice((maybe, surely)))
+            self.op("ref.is_null")
+            self.stack[-1] = I32
+        elif kind == 1:
+            self.value(maybe)
+            self.op("ref.as_non_null")
+            self.stack[-1] = surely
+        elif kind == 2 and self.labels:
+            depth = r.randrange(len(self.labels))
+            self.operands(self.labels[-1 - depth].types, 0)
+            self.value(maybe)
+            self.op("br_on_null", self.u(depth))
+            self.stack[-1] = surely
+        elif kind == 3:
+            # A block that br_on_non_null leaves with the reference, with operands below that stay.
+            self.out += b"\x02\x64" + encode_signed(ti)
+            self.value(I32)
+            self.value(maybe)
+            self.op("br_on_non_null", b"\0")
+            self.op("drop")
+            self.take(2)
+            self.value(surely)
+            self.out.append(0x0B)
+        else:
+            self.value(surely)
+            self.value(maybe)
+            self.value(I32)
+            self.out += b"\x1c\x01\x63" + encode_signed(ti)
+            self.take(3)
+            self.stack.append(maybe)
 
     def bulk(self) -> None:
         r = self.r
@@ -533,9 +618,12 @@ class Body:
             self.operands(label.types, 0)
             self.op("br", self.u(depth))
             return False
-        if kind < 0.98:
+        if kind < 0.94:
             self.operands(self.type.results, 0)
             self.op("return")
+            return False
+        if kind < 0.99:
+            self.tail_call()
             return False
         self.op("unreachable")
         return False
@@ -545,27 +633,33 @@ class Body:
         self.labels.append(Label(self.type.results))
         self.statements(0, self.type.results)
         self.out.append(0x0B)
+        # Locals that cannot be null are only ever written: whether they may be read depends on the way here.
         return FunctionBody(tuple((1, t) for t in self.declared), bytes(self.out))
 
 
 class ModuleMaker:
-    """A module of some functions, from a seed."""
+    """A module of some functions, from a seed; without typed function references if `references` is off."""
 
     numbers: tuple[ValType, ...] = NUMBERS
     """The types of values that are no references."""
     body: type[Body] = Body
+    plain_table = True
+    """Whether table 0 has 32-bit indices and some elements."""
 
-    def __init__(self, seed: int, functions: int = 8) -> None:
+    def __init__(self, seed: int, functions: int = 8, references: bool = True) -> None:
         self.r = random.Random(seed)
+        self.references = references
         self.rows = {r.mnemonic: r for r in INSTRUCTIONS if r.opcode != 0x1C}
         self.opcodes = {mnemonic: row.opcode for mnemonic, row in self.rows.items()}
         self.by_result: dict[ValType, list[InstructionRow]] = {t: [] for t in NUMBERS}
         for row in PLAIN:
             assert row.results is not None
-            if not row.mnemonic.startswith("table") and row.results[0] in self.by_result:
+            if not row.mnemonic.startswith("table") and len(row.results) == 1 and row.results[0] in self.by_result:
                 self.by_result[row.results[0]].append(row)
         self.host_type = FuncType((I32, I64, F32, F64), (I64, F64))
-        self.types = [self.host_type] + [self.signature() for _ in range(4)]
+        self.types = [self.host_type]
+        for _ in range(4):
+            self.types.append(self.signature())
         self.block_types = [FuncType(self.values(3), self.values(3)) for _ in range(4)]
         self.functions = [0] + [self.r.randrange(1, len(self.types)) for _ in range(functions)]
         self.count = len(self.functions)
@@ -580,7 +674,14 @@ class ModuleMaker:
     def values(self, most: int) -> tuple[ValType, ...]:
         return tuple(self.r.choice(self.numbers) for _ in range(self.r.randrange(most + 1)))
 
+    def function_type(self) -> int:
+        """The type of some function."""
+        return self.r.choice(self.functions)
+
     def signature(self) -> FuncType:
+        if len(self.types) > 1 and self.r.random() < 0.4:
+            # With the results of another one, so that there are tail calls.
+            return FuncType(self.values(self.r.choice((5, 30))), self.r.choice(self.types).results)
         if self.r.random() < 0.2:
             return FuncType(self.values(30), self.values(12))
         return FuncType(self.values(5), self.values(2))
@@ -646,6 +747,11 @@ class Engine:
         self.api = api
         self.metered = settings.get("consume_fuel", False)
         config = api.Config()
+        for name in ("function_references", "wide_arithmetic"):
+            if hasattr(api.Config, f"wasm_{name}"):
+                setattr(config, f"wasm_{name}", True)
+            else:  # the package has the C function only
+                getattr(api._bindings, f"wasmtime_config_wasm_{name}_set")(config.ptr(), True)
         config.wasm_relaxed_simd_deterministic = True
         for name, value in settings.items():
             setattr(config, name, value)
@@ -738,7 +844,9 @@ def main() -> None:
     done = failed = 0
     start = time.monotonic()
     while done < wanted:
-        maker = (VectorModuleMaker if seed % 2 else ModuleMaker)(seed, 24)
+        # Wasmtime does not keep the count of fuel around calls of references.
+        references = not any("+fuel" in name for name in made)
+        maker = (VectorModuleMaker if seed % 2 else ModuleMaker)(seed, 24, references)
         for line in compare(made, maker.make(), seed):
             print(line, flush=True)
             failed += 1

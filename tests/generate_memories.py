@@ -260,8 +260,10 @@ class MemoryBody(Body):
 class MemoryModuleMaker(ModuleMaker):
     """A module of some functions, from a seed."""
 
+    plain_table = False
+
     def __init__(self, seed: int, functions: int = 8) -> None:
-        super().__init__(seed, functions)
+        super().__init__(seed, functions, references=False)
         r = self.r
         self.imported = r.choice((0, 0, 1, 2))
         self.memory_types = [self.memory_type() for _ in range(r.choice((1, 2, 2, 3, 4)) + self.imported)]

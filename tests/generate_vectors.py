@@ -193,8 +193,8 @@ class VectorModuleMaker(ModuleMaker):
     numbers = (*NUMBERS, V128)
     body = VectorBody
 
-    def __init__(self, seed: int, functions: int = 8) -> None:
-        super().__init__(seed, functions)
+    def __init__(self, seed: int, functions: int = 8, references: bool = True) -> None:
+        super().__init__(seed, functions, references)
         self.by_result[V128] = [row for row in INTEGER if not row.immediates and not _operand_shape(row)]
         self.from_vectors: dict[ValType, list[InstructionRow]] = {
             t: [row for row in TO_SCALAR if row.results == (t,)] for t in NUMBERS

@@ -10,7 +10,6 @@ from wasmforge import Config, Engine, Instance, Module, Store, Trap, WasmtimeErr
 LACKING = [
     "debug_info",
     "cranelift_debug_verifier",
-    "wasm_tail_call",
     "wasm_exceptions",
 ]
 ALWAYS = ["wasm_reference_types", "wasm_bulk_memory", "wasm_multi_value"]
@@ -30,6 +29,10 @@ SWITCHES = [
     "wasm_multi_memory",
     "wasm_memory64",
     "wasm_custom_page_sizes",
+    "wasm_tail_call",
+    "wasm_extended_const",
+    "wasm_function_references",
+    "wasm_wide_arithmetic",
 ]
 
 

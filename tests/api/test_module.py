@@ -114,7 +114,6 @@ def test_errors_say_where(engine: Engine) -> None:
         "(module (memory 1 2 shared))",
         "(module (tag))",
         "(module (type (struct)))",
-        "(module (func (return_call 0)))",
     ],
 )
 def test_later_proposals_are_refused(engine: Engine, text: str) -> None:

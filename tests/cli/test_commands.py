@@ -441,7 +441,7 @@ def test_help_and_version(run: Callable[..., Result]) -> None:
         ("run", "--profile", "perfmap", "x"),
         ("run", "--config", "x", "y"),
         ("run", "-W", "timeout=soon", "x"),
-        ("run", "-W", "threads", "x"),
+        ("run", "-W", "exceptions", "x"),
         ("run", "-D", "coredump=x", "x"),
         *((name,) for name in cli.NOT_HERE),
     ],

@@ -142,8 +142,8 @@ def test_every_setting_reaches_a_config_property() -> None:
 
 
 def test_what_the_configuration_refuses_is_wrong_usage() -> None:
-    parsed = parse_groups(parse(["-W", "threads=y"], RUN_OPTIONS))
-    with pytest.raises(UsageError, match=r"`-W threads=y` does not work in wasmforge: .* not supported yet"):
+    parsed = parse_groups(parse(["-W", "exceptions=y"], RUN_OPTIONS))
+    with pytest.raises(UsageError, match=r"`-W exceptions=y` does not work in wasmforge: .* not supported yet"):
         parsed.make_config()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -151,10 +151,16 @@ def entry_code() -> tuple[Mapping, dict[str, int]]:
 class Machine:
     """One instance of a module without imports (functions may be imported if never called)."""
 
-    def __init__(self, source: str | Module, tunables: Tunables | None = None, workers: int = 1) -> None:
+    def __init__(
+        self,
+        source: str | Module,
+        tunables: Tunables | None = None,
+        workers: int = 1,
+        compiler: Callable[..., bytes] = compile_module,
+    ) -> None:
         module = parse(source) if isinstance(source, str) else source
         self.module = module
-        self.image_bytes = compile_module(module, validate(module), tunables or Tunables(), workers=workers)
+        self.image_bytes = compiler(module, validate(module), tunables or Tunables(), workers=workers)
         self.image = Image(self.image_bytes)
         self.info = CompiledModuleInfo.decode(self.image.section(INFO_SECTION))
         info = self.info

@@ -158,8 +158,11 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
         Setting("multi-memory", _boolean, "[=y|n]: several memories", "wasm_multi_memory"),
         Setting("memory64", _boolean, "[=y|n]: 64-bit memories and tables", "wasm_memory64"),
         Setting("custom-page-sizes", _boolean, "[=y|n]: memories with pages of one byte", "wasm_custom_page_sizes"),
+        Setting("tail-call", _boolean, "[=y|n]: tail calls", "wasm_tail_call"),
+        Setting("function-references", _boolean, "[=y|n]: typed function references", "wasm_function_references"),
+        Setting("wide-arithmetic", _boolean, "[=y|n]: integers of 128 bits", "wasm_wide_arithmetic"),
+        Setting("extended-const", _boolean, "[=y|n]: operators in constant expressions", "wasm_extended_const"),
         # The following exist in `Config`, which says what is not supported yet, and accept their `=n`.
-        Setting("tail-call", _boolean, "[=n]: tail calls", "wasm_tail_call"),
         Setting("threads", _boolean, "[=y|n]: shared memories and atomic instructions", "wasm_threads"),
         Setting("shared-memory", _boolean, "[=y|n]: shared memories can be created", "shared_memory"),
         Setting("exceptions", _boolean, "[=n]: exceptions", "wasm_exceptions"),
@@ -191,8 +194,8 @@ _NOT_HERE: Final[dict[str, str]] = {
         max-memory-size max-table-elements max-instances max-tables max-memories trap-on-grow-failure
         all-proposals shared-everything-threads component-model component-model-async
         component-model-async-builtins component-model-async-stackful component-model-threading
-        component-model-error-context component-model-gc function-references stack-switching gc
-        wide-arithmetic extended-const gc-support component-model-fixed-length-lists concurrency-support""",
+        component-model-error-context component-model-gc stack-switching gc
+        gc-support component-model-fixed-length-lists concurrency-support""",
     "-S": """cli-exit-with-code common nn threads http http-outgoing-body-buffer-chunks http-outgoing-body-chunk-size
         config keyvalue listenfd tls preview2 nn-graph inherit-network allow-ip-name-lookup tcp udp
         network-error-code config-var keyvalue-in-memory-data p3 max-resources hostcall-fuel

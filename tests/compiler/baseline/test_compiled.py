@@ -34,6 +34,7 @@ from tests.generate import ModuleMaker
 from wasmforge.binary import decode, encode
 from wasmforge.compiler.baseline import Compiler, Context
 from wasmforge.compiler.environ import Tunables
+from wasmforge.syntax.features import ALL_FEATURES
 from wasmforge.text import parse
 from wasmforge.validation import validate
 
@@ -41,10 +42,11 @@ digest = hashlib.sha256()
 modules = [decode(ModuleMaker(seed).make()) for seed in range(60)]
 modules.append(decode(encode(parse(every_vector_instruction()))))
 for module in modules:
-    escaping = sorted(validate(module).escaping)
+    facts = validate(module, ALL_FEATURES)
+    escaping = sorted(facts.escaping)
     for tunables in (Tunables(), Tunables(signals_based_traps=False)):
         for slots in (False, True):
-            compiler = Compiler(Context(module, escaping, frozenset(), tunables, slots))
+            compiler = Compiler(Context(module, escaping, facts.tail_callers, tunables, slots))
             first = compiler.context.imported_functions
             for index in range(first, first + len(module.code)):
                 made = compiler.compile_function(index)
