@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from wasmforge.compiler.baseline.body import Body
 from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH
-from wasmforge.compiler.baseline.vector_forms import Row, done, fresh, shift, target, three, two, with_literal, zero
+from wasmforge.compiler.baseline.vector_forms import (
+    Row,
+    done,
+    fresh,
+    lanes_of,
+    shift,
+    target,
+    three,
+    two,
+    with_literal,
+    zero,
+)
 from wasmforge.compiler.baseline.vector_op import VectorOp
 
 TYPE_CHECKING = False
@@ -33,14 +44,6 @@ _UNORDERED: Final = 3
 _NOT_LESS: Final = 5
 _ORDERED: Final = 7
 _TOWARDS_ZERO: Final = 11
-
-
-def _words(value: int) -> bytes:
-    return value.to_bytes(4, "little") * 4
-
-
-def _doublewords(value: int) -> bytes:
-    return value.to_bytes(8, "little") * 2
 
 
 # --- Minimum and maximum -----------------------------------------------------------------------------------------
@@ -94,14 +97,14 @@ def _clear_payload(s: Body, double: i64, r: i64) -> None:
 # --- Conversions -------------------------------------------------------------------------------------------------
 
 _ODD_WORDS: Final = 0xAA
-_LOW_MAGIC: Final = _words(0x4B000000)
-_HIGH_MAGIC: Final = _words(0x53000000)
-_BOTH_MAGIC: Final = _words(0x53000080)
-_DOUBLE_HIGH_MAGIC: Final = _words(0x43300000)
-_TWO_52: Final = _doublewords(0x4330000000000000)
-_TWO_31: Final = _words(0x4F000000)
-_GREATEST_SIGNED: Final = _doublewords(0x41DFFFFFFFC00000)
-_GREATEST_UNSIGNED: Final = _doublewords(0x41EFFFFFFFE00000)
+_LOW_MAGIC: Final = lanes_of(0x4B000000, 4)
+_HIGH_MAGIC: Final = lanes_of(0x53000000, 4)
+_BOTH_MAGIC: Final = lanes_of(0x53000080, 4)
+_DOUBLE_HIGH_MAGIC: Final = lanes_of(0x43300000, 4)
+_TWO_52: Final = lanes_of(0x4330000000000000, 8)
+_TWO_31: Final = lanes_of(0x4F000000, 4)
+_GREATEST_SIGNED: Final = lanes_of(0x41DFFFFFFFC00000, 8)
+_GREATEST_UNSIGNED: Final = lanes_of(0x41EFFFFFFFE00000, 8)
 
 
 def from_unsigned(s: Body, row: Row) -> None:

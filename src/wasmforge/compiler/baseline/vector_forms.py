@@ -24,6 +24,7 @@ __all__ = [
     "Row",
     "done",
     "fresh",
+    "lanes_of",
     "memory_form",
     "ones",
     "push_literal",
@@ -109,6 +110,11 @@ def zero(s: Body, r: i64) -> None:
 
 def ones(s: Body, r: i64) -> None:
     s.rr(Op.PCMPEQD, 0, r, r)
+
+
+def lanes_of(value: int, size: int) -> bytes:
+    """A literal with the same number in all lanes of a size in bytes."""
+    return value.to_bytes(size, "little") * (16 // size)
 
 
 # --- Operands and results ------------------------------------------------------------------------------------------

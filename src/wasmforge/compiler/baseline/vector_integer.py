@@ -1,4 +1,4 @@
-"""Emitters of vector instructions that are one machine instruction, and of those of integers: comparisons, shifts,
+"""Emitters of vector instructions that are one machine instruction, and of those of integers: comparisons,
 multiplications, reductions to a number. The table in `vector_rows` names the emitter of each.
 """
 
@@ -7,13 +7,13 @@ from __future__ import annotations
 from wasmforge.compiler.baseline.asm import Condition, Op, avx
 from wasmforge.compiler.baseline.body import Body
 from wasmforge.compiler.baseline.integer import push_condition
-from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, SCRATCH
-from wasmforge.compiler.baseline.values import CONST, ONES
+from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH
+from wasmforge.compiler.baseline.values import ONES
 from wasmforge.compiler.baseline.vector_forms import (
     Row,
     done,
     fresh,
-    ones,
+    lanes_of,
     shift,
     target,
     three,
@@ -50,9 +50,6 @@ __all__ = [
     "pairwise_unsigned_words",
     "population",
     "q15",
-    "shift_bytes",
-    "shift_lanes",
-    "shift_right_quadwords",
     "unary",
     "with_constant",
 ]
@@ -65,10 +62,6 @@ IMMEDIATE: Final = 4
 
 _HIGH_HALF: Final = 0xEE
 """For pshufd: the upper half into both."""
-
-
-def _lanes(value: int, size: int) -> bytes:
-    return value.to_bytes(size, "little") * (16 // size)
 
 
 # --- One instruction ---------------------------------------------------------------------------------------------
@@ -283,10 +276,10 @@ def extend_high(s: Body, row: Row) -> None:
     done(s, r)
 
 
-_ONE_BYTES: Final = _lanes(1, 1)
-_ONE_WORDS: Final = _lanes(1, 2)
-_LEAST_WORDS: Final = _lanes(0x8000, 2)
-_TWO_LEAST_WORDS: Final = _lanes(0x10000, 4)
+_ONE_BYTES: Final = lanes_of(1, 1)
+_ONE_WORDS: Final = lanes_of(1, 2)
+_LEAST_WORDS: Final = lanes_of(0x8000, 2)
+_TWO_LEAST_WORDS: Final = lanes_of(0x10000, 4)
 
 
 def pairwise_signed_bytes(s: Body, row: Row) -> None:
@@ -317,7 +310,7 @@ def q15(s: Body, row: Row) -> None:
     done(s, r)
 
 
-_NIBBLES: Final = _lanes(0x0F, 1)
+_NIBBLES: Final = lanes_of(0x0F, 1)
 _BITS_OF_NIBBLE: Final = bytes(n.bit_count() for n in range(16))
 
 
@@ -334,137 +327,6 @@ def population(s: Body, row: Row) -> None:
     s.rv(Op.MOVAPS, 0, FLOAT_SCRATCH, _BITS_OF_NIBBLE, 0)
     three(s, VectorOp.PSHUFB, FLOAT_SCRATCH, FLOAT_SCRATCH, r)
     three(s, VectorOp.PADDB, r, t, FLOAT_SCRATCH)
-    s.release(t)
-    done(s, r)
-
-
-# --- Shifts --------------------------------------------------------------------------------------------------------
-
-
-def _variable_count(s: Body, mask: i64, more: i64) -> None:
-    """Pops a shift count into the vector scratch register: modulo the width, plus `more`."""
-    count = s.pop_read(False)
-    s.rr(Op.MOV, 0, SCRATCH, count)
-    s.group1(4, 0, SCRATCH, mask)
-    if more:
-        s.group1(0, 0, SCRATCH, more)
-    two(s, Op.MOV_TO_VECTOR, FLOAT_SCRATCH, SCRATCH)
-    s.release(count)
-
-
-def _constant_count(s: Body) -> bool:
-    return s.kinds[s.depth - 1] == CONST
-
-
-def _pop_constant(s: Body, mask: i64) -> i64:
-    s.drop()
-    v: i64 = s.values[s.depth]
-    return v & mask
-
-
-def shift_lanes(s: Body, row: Row) -> None:
-    """`op` takes the count from a register. `other` is the form with an immediate: its number in the group times 2**32,
-    and the group. `number` is the greatest count."""
-    constant = _constant_count(s)
-    count: i64 = 0
-    if constant:
-        count = _pop_constant(s, row.number)
-    else:
-        _variable_count(s, row.number, 0)
-    a = s.pop_read(True)
-    r = target(s, a)
-    if not constant:
-        three(s, row.op, r, a, FLOAT_SCRATCH)
-    elif count:
-        shift(s, row.other & 0xFFFFFFFF, row.other >> 32, r, a, count)
-    else:
-        s.move(r, a)
-    done(s, r)
-
-
-LEFT: Final = 0
-RIGHT_SIGNED: Final = 1
-RIGHT_UNSIGNED: Final = 2
-
-
-def shift_bytes(s: Body, row: Row) -> None:
-    """Shifts of i8x16, which the machine lacks: words are shifted and what crossed over is masked away; or, for signed
-    ones by a variable count, bytes become the upper halves of words."""
-    if _constant_count(s):
-        _shift_bytes_by_constant(s, row.number)
-        return
-    _variable_count(s, 7, 8 if row.number == RIGHT_SIGNED else 0)
-    a = s.pop_read(True)
-    t = s.alloc_float()
-    r = target(s, a)
-    if row.number == RIGHT_SIGNED:
-        three(s, VectorOp.PUNPCKHBW, t, a, a)
-        three(s, VectorOp.PUNPCKLBW, r, a, a)
-        three(s, VectorOp.PSRAW, t, t, FLOAT_SCRATCH)
-        three(s, VectorOp.PSRAW, r, r, FLOAT_SCRATCH)
-        three(s, VectorOp.PACKSSWB, r, r, t)
-    else:
-        op: i64 = VectorOp.PSLLW if row.number == LEFT else VectorOp.PSRLW
-        ones(s, t)
-        if row.number == RIGHT_UNSIGNED:
-            shift(s, VectorOp.SHIFT_W, 2, t, t, 8)
-        three(s, op, t, t, FLOAT_SCRATCH)
-        three(s, op, r, a, FLOAT_SCRATCH)
-        zero(s, FLOAT_SCRATCH)
-        three(s, VectorOp.PSHUFB, t, t, FLOAT_SCRATCH)
-        three(s, VectorOp.PAND, r, r, t)
-    s.release(t)
-    done(s, r)
-
-
-def _shift_bytes_by_constant(s: Body, direction: i64) -> None:
-    count = _pop_constant(s, 7)
-    a = s.pop_read(True)
-    r = target(s, a)
-    n: int = count
-    if n == 0:
-        s.move(r, a)
-    elif direction == LEFT:
-        shift(s, VectorOp.SHIFT_W, 6, r, a, count)
-        with_literal(s, VectorOp.PAND, r, r, _lanes(0xFF << n & 0xFF, 1), 0)
-    else:
-        shift(s, VectorOp.SHIFT_W, 2, r, a, count)
-        with_literal(s, VectorOp.PAND, r, r, _lanes(0xFF >> n, 1), 0)
-        if direction == RIGHT_SIGNED:
-            _extend_sign(s, VectorOp.PSUBB, r, _lanes(0x80 >> n, 1))
-    done(s, r)
-
-
-def _extend_sign(s: Body, subtract: i64, r: i64, sign: bytes) -> None:
-    """Makes numbers signed whose sign is not in the highest bit: (r ^ sign) - sign."""
-    with_literal(s, VectorOp.PXOR, r, r, sign, 0)
-    with_literal(s, subtract, r, r, sign, 0)
-
-
-def shift_right_quadwords(s: Body, row: Row) -> None:
-    """i64x2.shr_s, which came with AVX-512 only."""
-    r: i64
-    if _constant_count(s):
-        count = _pop_constant(s, 63)
-        a = s.pop_read(True)
-        r = target(s, a)
-        n: int = count
-        if n:
-            shift(s, VectorOp.SHIFT_Q, 2, r, a, count)
-            _extend_sign(s, VectorOp.PSUBQ, r, _lanes(1 << 63 >> n, 8))
-        else:
-            s.move(r, a)
-        done(s, r)
-        return
-    _variable_count(s, 63, 0)
-    a = s.pop_read(True)
-    t = s.alloc_float()
-    r = target(s, a)
-    s.rv(Op.MOVAPS, 0, t, _lanes(1 << 63, 8), 0)
-    three(s, VectorOp.PSRLQ, t, t, FLOAT_SCRATCH)
-    three(s, VectorOp.PSRLQ, r, a, FLOAT_SCRATCH)
-    three(s, VectorOp.PXOR, r, r, t)
-    three(s, VectorOp.PSUBQ, r, r, t)
     s.release(t)
     done(s, r)
 

@@ -8,10 +8,11 @@ from wasmforge.compiler.baseline import vector_float as floats
 from wasmforge.compiler.baseline import vector_integer as integers
 from wasmforge.compiler.baseline import vector_lanes as lanes
 from wasmforge.compiler.baseline import vector_relaxed as relaxed
+from wasmforge.compiler.baseline import vector_shift as shifts
 from wasmforge.compiler.baseline.asm import Op
 from wasmforge.compiler.baseline.body import Body
 from wasmforge.compiler.baseline.values import ONES
-from wasmforge.compiler.baseline.vector_forms import Row
+from wasmforge.compiler.baseline.vector_forms import Row, lanes_of
 from wasmforge.compiler.baseline.vector_integer import COMMUTATIVE, IMMEDIATE, REVERSED
 from wasmforge.compiler.baseline.vector_op import AVX2Op, VectorOp
 from wasmforge.syntax.instructions import BY_MNEMONIC
@@ -32,10 +33,6 @@ def _binary(op: int, flags: int = 0, immediate: int = 0) -> Row:
 
 def _unary(op: int, immediate: int = -1) -> Row:
     return Row(integers.unary, op, 0, 0) if immediate < 0 else Row(integers.unary, op, IMMEDIATE, immediate)
-
-
-def _same_bits(value: int, size: int) -> bytes:
-    return value.to_bytes(size, "little") * (16 // size)
 
 
 def _integer_arithmetic() -> dict[str, Row]:
@@ -97,18 +94,18 @@ _SHIFT_RIGHT_SIGNED: Final = 4 << 32
 def _integer_shapes() -> dict[str, Row]:
     """Shifts, widening, narrowing, and what a single shape has."""
     rows = {
-        "i8x16.shl": Row(integers.shift_bytes, number=integers.LEFT),
-        "i8x16.shr_s": Row(integers.shift_bytes, number=integers.RIGHT_SIGNED),
-        "i8x16.shr_u": Row(integers.shift_bytes, number=integers.RIGHT_UNSIGNED),
-        "i16x8.shl": Row(integers.shift_lanes, _V.PSLLW, 15, _SHIFT_LEFT | _V.SHIFT_W),
-        "i16x8.shr_s": Row(integers.shift_lanes, _V.PSRAW, 15, _SHIFT_RIGHT_SIGNED | _V.SHIFT_W),
-        "i16x8.shr_u": Row(integers.shift_lanes, _V.PSRLW, 15, _SHIFT_RIGHT | _V.SHIFT_W),
-        "i32x4.shl": Row(integers.shift_lanes, _V.PSLLD, 31, _SHIFT_LEFT | _V.SHIFT_D),
-        "i32x4.shr_s": Row(integers.shift_lanes, _V.PSRAD, 31, _SHIFT_RIGHT_SIGNED | _V.SHIFT_D),
-        "i32x4.shr_u": Row(integers.shift_lanes, _V.PSRLD, 31, _SHIFT_RIGHT | _V.SHIFT_D),
-        "i64x2.shl": Row(integers.shift_lanes, _V.PSLLQ, 63, _SHIFT_LEFT | _V.SHIFT_Q),
-        "i64x2.shr_s": Row(integers.shift_right_quadwords),
-        "i64x2.shr_u": Row(integers.shift_lanes, _V.PSRLQ, 63, _SHIFT_RIGHT | _V.SHIFT_Q),
+        "i8x16.shl": Row(shifts.shift_bytes, number=shifts.LEFT),
+        "i8x16.shr_s": Row(shifts.shift_bytes, number=shifts.RIGHT_SIGNED),
+        "i8x16.shr_u": Row(shifts.shift_bytes, number=shifts.RIGHT_UNSIGNED),
+        "i16x8.shl": Row(shifts.shift_lanes, _V.PSLLW, 15, _SHIFT_LEFT | _V.SHIFT_W),
+        "i16x8.shr_s": Row(shifts.shift_lanes, _V.PSRAW, 15, _SHIFT_RIGHT_SIGNED | _V.SHIFT_W),
+        "i16x8.shr_u": Row(shifts.shift_lanes, _V.PSRLW, 15, _SHIFT_RIGHT | _V.SHIFT_W),
+        "i32x4.shl": Row(shifts.shift_lanes, _V.PSLLD, 31, _SHIFT_LEFT | _V.SHIFT_D),
+        "i32x4.shr_s": Row(shifts.shift_lanes, _V.PSRAD, 31, _SHIFT_RIGHT_SIGNED | _V.SHIFT_D),
+        "i32x4.shr_u": Row(shifts.shift_lanes, _V.PSRLD, 31, _SHIFT_RIGHT | _V.SHIFT_D),
+        "i64x2.shl": Row(shifts.shift_lanes, _V.PSLLQ, 63, _SHIFT_LEFT | _V.SHIFT_Q),
+        "i64x2.shr_s": Row(shifts.shift_right_quadwords),
+        "i64x2.shr_u": Row(shifts.shift_lanes, _V.PSRLQ, 63, _SHIFT_RIGHT | _V.SHIFT_Q),
         "i64x2.abs": Row(integers.absolute),
         "i64x2.mul": Row(integers.multiply),
         "i8x16.popcnt": Row(integers.population),
@@ -119,8 +116,8 @@ def _integer_shapes() -> dict[str, Row]:
         "i16x8.narrow_i32x4_s": _binary(_V.PACKSSDW),
         "i16x8.narrow_i32x4_u": _binary(_V.PACKUSDW),
         "i16x8.extadd_pairwise_i8x16_s": Row(integers.pairwise_signed_bytes),
-        "i16x8.extadd_pairwise_i8x16_u": Row(integers.with_constant, _V.PMADDUBSW, literal=_same_bits(1, 1)),
-        "i32x4.extadd_pairwise_i16x8_s": Row(integers.with_constant, _V.PMADDWD, literal=_same_bits(1, 2)),
+        "i16x8.extadd_pairwise_i8x16_u": Row(integers.with_constant, _V.PMADDUBSW, literal=lanes_of(1, 1)),
+        "i32x4.extadd_pairwise_i16x8_s": Row(integers.with_constant, _V.PMADDWD, literal=lanes_of(1, 2)),
         "i32x4.extadd_pairwise_i16x8_u": Row(integers.pairwise_unsigned_words),
         "i8x16.bitmask": Row(integers.bitmask, _V.PMOVMSKB),
         "i16x8.bitmask": Row(integers.bitmask, _V.PMOVMSKB, 0, 1),
@@ -181,8 +178,8 @@ def _float_shape(shape: str, double: int) -> dict[str, Row]:
         "relaxed_madd": Row(relaxed.multiply_add, AVX2Op.VFMADD213PS, double, AVX2Op.VFMADD231PS),
         "relaxed_nmadd": Row(relaxed.multiply_add, AVX2Op.VFNMADD213PS, double, AVX2Op.VFNMADD231PS),
         "sqrt": _unary(_V.SQRTPS + wide),
-        "abs": Row(integers.with_constant, _V.PAND, literal=_same_bits(sign - 1, size)),
-        "neg": Row(integers.with_constant, _V.PXOR, literal=_same_bits(sign, size)),
+        "abs": Row(integers.with_constant, _V.PAND, literal=lanes_of(sign - 1, size)),
+        "neg": Row(integers.with_constant, _V.PXOR, literal=lanes_of(sign, size)),
         "eq": _binary(compare, COMMUTATIVE | IMMEDIATE, 0),
         "ne": _binary(compare, COMMUTATIVE | IMMEDIATE, 4),
         "lt": _binary(compare, IMMEDIATE, 1),
