@@ -31,13 +31,14 @@ import:
    a: mov edi, edi
    c: mov qword ptr [rbp - 0x10], rdi
   10: mov rax, qword ptr [r13 + 0x48]
-  14: mov r10, r13
-  17: mov r13, qword ptr [r13 + 0x58]
-  1b: call rax
-  1d: mov r13, qword ptr [rbp - 8]
-  21: mov eax, eax
-  23: leave
-  24: ret
+  14: mov r11, qword ptr [r13 + 0x58]
+  18: mov r10, r13
+  1b: mov r13, r11
+  1e: call rax
+  20: mov r13, qword ptr [rbp - 8]
+  24: mov eax, eax
+  26: leave
+  27: ret
 
 indirect:
    0: push rbp
