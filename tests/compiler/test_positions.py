@@ -17,6 +17,7 @@ from wasmforge.binary import decode, encode, instructions
 from wasmforge.compiler.environ import Tunables
 from wasmforge.compiler.image import ADDRESS_MAP_SECTION, INFO_SECTION, TEXT_SECTION, TRAP_SECTION, Image
 from wasmforge.compiler.info import CompiledModuleInfo
+from wasmforge.compiler.llvm import compile as compile_rooms
 from wasmforge.compiler.llvm import compile_module
 from wasmforge.compiler.tables import address_map, trap_table
 from wasmforge.compiler.trap import TrapKind
@@ -109,6 +110,17 @@ class Generator:
         return "\n".join(lines) + ")"
 
 
+@pytest.fixture(params=["speed", "hot"])
+def pipeline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both pipelines: ahead of time, and for hot functions."""
+    cut = compile_rooms._chunks
+
+    def chunks(*arguments: object) -> list[compile_rooms.Chunk]:
+        return [chunk._replace(pipeline=request.param) for chunk in cut(*arguments)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compile_rooms, "_chunks", chunks)
+
+
 class Disassembly:
     """A compiled module, function by function."""
 
@@ -144,6 +156,7 @@ def accesses(code: list[capstone.CsInsn]) -> Iterator[tuple[capstone.CsInsn, int
                 yield instruction, operand.mem.disp
 
 
+@pytest.mark.usefixtures("pipeline")
 @pytest.mark.parametrize("seed", range(6))
 def test_every_access_maps_to_its_instruction(seed: int) -> None:
     """Of the random accesses here, LLVM gives about one in two hundred the location of another load in the same
@@ -174,6 +187,14 @@ def test_every_access_maps_to_its_instruction(seed: int) -> None:
                 inexact.append(what)
     assert len(seen) > 0.5 * generator.accesses  # constant addresses hide the offset, dead code has none
     assert len(inexact) < 0.03 * len(seen), inexact
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_frames_are_full_in_both_pipelines() -> None:
+    module = with_positions(Generator(98).module(20))
+    compiled = Disassembly(module)
+    for k in range(len(module.code)):
+        frames_are_full(compiled.function(k))
 
 
 def frames_are_full(code: list[capstone.CsInsn]) -> None:
@@ -227,6 +248,7 @@ CALLS = """(module
     (local.get 3)))"""
 
 
+@pytest.mark.usefixtures("pipeline")
 def test_every_call_and_trap_maps_to_its_instruction() -> None:
     module = with_positions(CALLS)
     compiled = Disassembly(module)
