@@ -9,7 +9,7 @@ of other instances, call descriptors); calls between functions of the module go 
 from __future__ import annotations
 
 from array import array
-from time import perf_counter
+from time import thread_time
 
 from wasmforge.compiler.environ import DEFAULT_TIER_UP_THRESHOLD
 from wasmforge.compiler.image import MEMORY_SECTION, RODATA_WASM_SECTION
@@ -157,7 +157,7 @@ class LazyModule(CompiledModule):
         if defined not in code.current:
             # Without a lock: a collection in here may run finalisers that wait for another thread, which waits for the
             # lock. Two threads that call a function first at the same time both compile it, and one result is dropped.
-            started = perf_counter()
+            started = thread_time()
             compiled = self._compiler.compile(defined)
             rows = array("I", compiled.rows)
             with LOCK:
@@ -166,9 +166,9 @@ class LazyModule(CompiledModule):
                     distance = code.region.slots_address - (code.text_address + start)
                     placed = compiled.placed(distance, self.num_imported_functions)
                     piece = code.add(start, placed, rows, defined, BASELINE)
-                    piece.seconds = perf_counter() - started
+                    piece.seconds = thread_time() - started
                     if self.tier_up is not None:
-                        self.tier_up.add(defined, compiled.call_targets)
+                        self.tier_up.add(defined, compiled.call_targets, piece.seconds)
                     code.publish((piece,))
         else:
             with LOCK:  # another thread was first; or a KeyboardInterrupt before the slot was written

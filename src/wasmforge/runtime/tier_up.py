@@ -78,8 +78,9 @@ _INSTRUCTIONS_PER_THRESHOLD: Final = 100
 a large function stands for a smaller part of it."""
 
 _AGE_PER_COUNT: Final = 0.4 / DEFAULT_TIER_UP_THRESHOLD
-"""Seconds of processor time of the process before which nothing is compiled: a program that is about to end should not
-start a worker, with which it shares the machine. 0.4 s for the default threshold."""
+"""Seconds of processor time that the program takes, without what it waits for the baseline compiler, before anything is
+optimised: a program that is about to end should not start a worker, with which it shares the machine. 0.4 s for the
+default threshold."""
 
 _POLL_SECONDS: Final = 0.001
 _FASTEST_GROWTH: Final = 16.0
@@ -89,6 +90,9 @@ NEVER: Final = 0x7FFF_FFFF
 
 _GROUP_INSTRUCTIONS: Final = 3000
 """Aimed at by groups: compiled within 0.2 s. Larger ones keep hot functions waiting for each other."""
+
+_GROUP_FUNCTIONS: Final = 100
+"""At most in a group: each takes LLVM a millisecond, however small it is."""
 
 _WARM: Final = 8
 """Callees of a hot function come along with it when they are hot up to this part."""
@@ -111,13 +115,14 @@ class Function:
     """What is known of a function that is compiled: the counter's value when it was set last and when that was, and how
     much was counted before."""
 
-    __slots__ = ("alone", "armed", "counted", "state", "threshold", "time")
+    __slots__ = ("alone", "armed", "counted", "rank", "state", "threshold", "time")
 
     def __init__(self, threshold: int) -> None:
         self.state = State.BASELINE
         self.threshold = threshold
         self.armed = threshold
         self.counted = 0
+        self.rank = 1
         self.time = perf_counter()
         self.alone = False
 
@@ -144,16 +149,17 @@ class TierUp:
         self._imported = imported
         self._optimiser = optimiser
         self._threshold = threshold
-        self._age = threshold * _AGE_PER_COUNT
+        self._not_before = process_time() + threshold * _AGE_PER_COUNT
         self._waiting: list[int] = []
         self._unfinished = 0
         self._disabled = False
         self.functions: dict[int, Function] = {}
         """By defined index, those that are compiled."""
 
-    def add(self, defined: int, targets: Sequence[int]) -> None:
+    def add(self, defined: int, targets: Sequence[int], seconds: float) -> None:
         """Sets the counter of a function that is about to run for the first time. `targets` are what it calls, as the
-        baseline compiler says it."""
+        baseline compiler says it, which took `seconds`."""
+        self._not_before += seconds
         counts = self._optimiser.note_calls(defined, targets)
         size = self._optimiser.instructions(defined)
         threshold = min(self._threshold + self._threshold * size // _INSTRUCTIONS_PER_THRESHOLD, NEVER)
@@ -179,6 +185,7 @@ class TierUp:
         if function.state == State.BASELINE:
             function.state = State.WAITING
             self._unfinished += 1
+            function.rank = self._unfinished
             self._waiting.append(defined)
         if _lock.acquire(False):
             try:
@@ -193,10 +200,11 @@ class TierUp:
             self._set_counter(defined, function, counted)
 
     def _set_counter(self, defined: int, function: Function, counted: int) -> None:
-        """So that all functions that wait bring one visit in a millisecond together, if they go on as they did."""
+        """So that the first function that waits comes by in a millisecond, the second in two, and so on, if they go on
+        as they did: 10,000 bring nine visits in a millisecond, and however few of them go on, there are some."""
         now = perf_counter()
         elapsed = now - function.time
-        wanted = _POLL_SECONDS * self._unfinished
+        wanted = _POLL_SECONDS * min(function.rank, self._unfinished)
         growth = wanted / elapsed if elapsed * _FASTEST_GROWTH > wanted else _FASTEST_GROWTH
         function.time = now
         function.armed = max(1, min(int(counted * growth), NEVER))
@@ -220,7 +228,7 @@ class TierUp:
             owner = job.owner()
             if owner is not None:
                 owner._wait_again(job.functions)
-        if self._waiting and process_time() >= self._age:
+        if self._waiting and process_time() >= self._not_before:
             functions = self._next_group()
             _job = _Job(self, functions)
             if not self._optimiser.submit(functions):
@@ -236,6 +244,8 @@ class TierUp:
         if not known[first].alone:
             warm = [x for x in dict.fromkeys(optimiser.callees(first)) if x != first and self._is_warm(x)]
             for x in dict.fromkeys(warm + self._waiting):
+                if len(group) >= _GROUP_FUNCTIONS:
+                    break
                 size = optimiser.instructions(x)
                 if size <= room and not known[x].alone:
                     room -= size

@@ -32,7 +32,8 @@ from wasmforge.syntax.types import FuncType
 
 __all__ = ["compile_chunk", "main"]
 
-NICENESS: Final = 10
+NICENESS: Final = 5
+"""A third of the share of a process that is not nice: the program goes first, and the worker still gets on."""
 
 IDLE_SECONDS: Final = 300
 """A worker that nobody has used for so long ends; the pool starts another one when it is needed."""
