@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import cast
@@ -246,3 +247,29 @@ def memory(store: Store, x: InstanceExports, name: str) -> Memory:
     found = x[name]
     assert isinstance(found, Memory)
     return found
+
+
+def test_scarce_address_space_leaves_less_room_to_grow() -> None:
+    """Where the process may not reserve 64 GiB, a 64-bit memory takes what there is, and grows as far as that."""
+    program = """
+import resource
+from wasmforge import Limits, Memory, MemoryType, Store, WasmtimeError
+store = Store()
+resource.setrlimit(resource.RLIMIT_AS, (20 << 30, 20 << 30))
+memory = Memory(store, MemoryType(Limits(1, None), is_64=True))
+assert memory.grow(store, 16384) == 1
+memory.write(store, b"x", 1 << 30)
+try:
+    memory.grow(store, 1 << 19)
+except WasmtimeError as error:
+    assert "failed to grow memory" in str(error)
+else:
+    raise AssertionError("32 GiB")
+try:
+    Memory(store, MemoryType(Limits(1 << 19, None), is_64=True))
+except WasmtimeError as error:
+    assert "no room for" in str(error)
+else:
+    raise AssertionError("32 GiB")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -141,8 +141,8 @@ class _Limits(StoreLimits):
         self.table_elements = max_memory // 512
         self._message = f"the program wanted more than {max_memory} bytes of memory"
 
-    def allows_memory(self, pages: int) -> bool:
-        if not super().allows_memory(pages):
+    def allows_memory(self, size: int) -> bool:
+        if not super().allows_memory(size):
             raise MemoryLimitExceeded(self._message)
         return True
 
