@@ -390,7 +390,7 @@ def test_links_swapped_in_a_race_lead_nowhere(root: Path, outside: Path, resolve
     (root / "swap").mkdir()
     (root / "swap" / "secret").write_text("inside")
     (root / "leaf").write_text("inside")
-    seconds = 2.0
+    seconds = 10.0  # 20 for both ways of resolving
     swapper = subprocess.Popen(
         [sys.executable, "-c", SWAPPER, str(root), str(outside), str(seconds)], stdout=subprocess.PIPE
     )
