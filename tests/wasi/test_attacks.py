@@ -283,8 +283,9 @@ EXHAUSTION: dict[str, tuple[str, str]] = {
     ),
     "makes hard links without end": (
         (
-            "(drop (call $file)) (loop $l (call $name) (call $try (call $link (i32.const 3) (i32.const 0) (i32.const 64)"
-            " (i32.const 1) (i32.const 3) (i32.const 256) (i32.const 8))) (br $l))"
+            "(drop (call $file)) (loop $l (call $name)"
+            " (call $try (call $link (i32.const 3) (i32.const 0) (i32.const 64) (i32.const 1)"
+            " (i32.const 3) (i32.const 256) (i32.const 8))) (br $l))"
         ),
         "nospc",
     ),
@@ -354,7 +355,8 @@ EXHAUSTION: dict[str, tuple[str, str]] = {
     ),
     "has a path of empty components": (
         (
-            "(memory.fill (i32.const 65536) (i32.const 47) (i32.const 4095)) (i32.store8 (i32.const 65536) (i32.const 97))"
+            "(memory.fill (i32.const 65536) (i32.const 47) (i32.const 4095))"
+            " (i32.store8 (i32.const 65536) (i32.const 97))"
             " (loop $l (drop (call $mkdir (i32.const 3) (i32.const 65536) (i32.const 4095))) (br $l))"
         ),
         "TimeoutExpired",

@@ -119,12 +119,17 @@ class _ThreadTimer:
         if _syscall(_SYS_TIMER_SETTIME, self._timer, _TIMER_ABSTIME, ctypes.addressof(setting), None):
             raise WasmtimeError(f"cannot set the timer of a deadline: {os.strerror(ctypes.get_errno())}")
 
-    def __del__(self, getpid: Callable[[], int] = os.getpid, syscall: Callable[..., int] = _syscall) -> None:
+    def __del__(
+        self,
+        getpid: Callable[[], int] = os.getpid,
+        syscall: Callable[..., int] = _syscall,
+        delete: int = _SYS_TIMER_DELETE,
+    ) -> None:
         """The thread ends. (Names of modules may be gone when the process ends.)"""
         timer = getattr(self, "_timer", None)
         if timer is not None:
             if self._process == getpid():
-                syscall(_SYS_TIMER_DELETE, timer, 0, None, None)
+                syscall(delete, timer, 0, None, None)
             self._slots.give_back(self._slot)
 
 

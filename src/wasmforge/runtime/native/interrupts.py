@@ -76,6 +76,18 @@ IR: Final = """
 ; Runs Python's signal handlers, if this is the main thread, and the hook on_stop, if the store was told to stop.
 ; WASM_SP and LAST_EXIT_FP are valid. 0: go on. Else an exception is set and the GIL is held.
 define hidden i32 @check_signals(ptr %context) noinline nounwind {
+  ; What runs here may enter wasm of this store. The interrupted code may be between writing the overflow area and the
+  ; call, or between return and reading the results; and what returns through a gate may be the builtin that compiles
+  ; the function whose arguments are in the area.
+  %areas = alloca [<Environ.AREAS_SIZE> x i8], align 16
+  %live = getelementptr i8, ptr %context, i64 <StoreContext.OVERFLOW_AREA>
+  call ptr @memmove(ptr %areas, ptr %live, i64 <Environ.AREAS_SIZE>)
+  %status = call i32 @run_checks(ptr %context)
+  call ptr @memmove(ptr %live, ptr %areas, i64 <Environ.AREAS_SIZE>)
+  ret i32 %status
+}
+
+define internal i32 @run_checks(ptr %context) noinline nounwind {
   %arguments = alloca [2 x ptr]
   %released = call i1 @take_gil(ptr %context)
   %me = call ptr @llvm.thread.pointer()
@@ -119,7 +131,6 @@ raised:
 }
 
 define hidden i32 @inject_body(ptr %context, ptr %uc, i64 %frame) noinline nounwind {
-  %areas = alloca [<Environ.AREAS_SIZE> x i8], align 16
   %mask = alloca [128 x i8], align 16
   %stack = alloca [24 x i8], align 16
   %sp = load.field i64, ptr %uc, 160
@@ -127,12 +138,7 @@ define hidden i32 @inject_body(ptr %context, ptr %uc, i64 %frame) noinline nounw
   %aligned = and i64 %below.red.zone, -16
   store.field i64 %aligned, ptr %context, <StoreContext.WASM_SP>
   store.field i64 %frame, ptr %context, <StoreContext.LAST_EXIT_FP>
-  ; The interrupted code may be between writing the overflow area and the call, or between return and reading the
-  ; results.
-  %live = getelementptr i8, ptr %context, i64 <StoreContext.OVERFLOW_AREA>
-  call ptr @memmove(ptr %areas, ptr %live, i64 <Environ.AREAS_SIZE>)
   %status = call i32 @check_signals(ptr %context)
-  call ptr @memmove(ptr %live, ptr %areas, i64 <Environ.AREAS_SIZE>)
   %fine = icmp eq i32 %status, 0
   br i1 %fine, label %resume, label %raised
 resume:
