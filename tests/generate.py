@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from wasmforge.binary import encode
 from wasmforge.binary.leb128 import encode_signed, encode_unsigned
-from wasmforge.syntax.features import DEFAULT_FEATURES, Feature
+from wasmforge.syntax.features import Feature
 from wasmforge.syntax.instructions import INSTRUCTIONS, InstructionRow, opcode_bytes
 from wasmforge.syntax.module import (
     DataSegment,
@@ -62,8 +62,8 @@ FLOATS: Final = (
     *(0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, 1e10, -3e9),
     *(2147483647.5, 4294967296.0, 9.3e18, 1.9e19, -1e300),
 )
-VECTOR_FEATURES: Final = (Feature.SIMD, Feature.RELAXED_SIMD)
-SCALAR: Final = [r for r in INSTRUCTIONS if DEFAULT_FEATURES >> r.feature & 1 and r.feature not in VECTOR_FEATURES]
+SCALAR: Final = [r for r in INSTRUCTIONS if r.feature <= Feature.REFERENCE_TYPES]
+"""Those of WebAssembly 2.0 without vectors, whose operands may be anything."""
 PLAIN: Final = [r for r in SCALAR if r.params is not None and r.results and not r.immediates and not r.access]
 LOADS: Final = [r for r in SCALAR if r.access and r.results]
 STORES: Final = [r for r in SCALAR if r.access and not r.results]

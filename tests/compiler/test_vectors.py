@@ -308,3 +308,40 @@ def test_the_machine_instructions() -> None:
         start, length = machine.info.function_range(k)
         code = Cs(CS_ARCH_X86, CS_MODE_64).disasm(text[start : start + length], 0)
         assert [i.mnemonic for i in code if i.mnemonic not in frame] == expected, name
+
+
+@pytest.mark.parametrize("strategy", ["llvm", "baseline"])
+def test_a_trap_has_the_position_of_its_load(strategy: str) -> None:
+    """Also where the load became part of the instruction that consumes it."""
+    from wasmforge.binary import decode, encode, instructions
+    from wasmforge.text import parse
+
+    functions, names = [], []
+    for row in COMPUTING:
+        assert row.params is not None and row.results is not None
+        if row.params.count(V128) < 2:
+            continue
+        addresses = iter(range(3))
+        operands = " ".join(
+            f"(v128.load (local.get {next(addresses)}))" if t == V128 else f"({VALUE_TYPES[t]}.const 1)"
+            for t in row.params
+        )
+        names.append(row.mnemonic)
+        functions.append(
+            f'(func (export "{row.mnemonic}") (param i32 i32 i32) (result {VALUE_TYPES[row.results[0]]}) '
+            f"({row.mnemonic}{immediates(row)} {operands}))"
+        )
+    wasm = encode(parse(f"(module (memory 1 1) {' '.join(functions)})"))
+    module = decode(wasm)
+    config = Config()
+    config.strategy = strategy
+    store = Store(Engine(config))
+    exports = Instance(store, Module(store.engine, wasm), []).exports(store)
+    for name, body in zip(names, module.code, strict=True):
+        loads = [i.offset for i in instructions(body.code, body.offset) if i.row.mnemonic == "v128.load"]
+        function = exports[name]
+        assert isinstance(function, Func)
+        for k, offset in enumerate(loads):
+            with pytest.raises(Trap) as caught:
+                function(store, *(PAGE - 8 if x == k else 0 for x in range(3)))
+            assert caught.value.frames[0].module_offset == offset, (name, k)

@@ -22,11 +22,13 @@ __all__ = ["FENCES", "VectorRow", "declarations", "rows"]
 
 
 class VectorRow(NamedTuple):
-    """`operands` and `result` are LLVM types; `i1` is a condition, which `lines` leave as such."""
+    """`operands` and `result` are LLVM types; `i1` is a condition, which `lines` leave as such. `uses` are the
+    positions that each line names."""
 
     operands: tuple[str, ...]
     result: str
     lines: tuple[str, ...]
+    uses: tuple[tuple[int, ...], ...] = ()
 
 
 class _Shape(NamedTuple):
@@ -505,10 +507,15 @@ def rows(deterministic: bool) -> dict[int, VectorRow]:
                 chosen |= _unfused_rows(s)
         if deterministic:
             chosen |= _DETERMINISTIC
-        found = _cache[deterministic] = {BY_MNEMONIC[m].opcode: row for m, row in chosen.items()}
+        found = _cache[deterministic] = {BY_MNEMONIC[m].opcode: _with_uses(row) for m, row in chosen.items()}
     return found
 
 
+def _with_uses(row: VectorRow) -> VectorRow:
+    return row._replace(uses=tuple(tuple(map(int, _POSITION.findall(line))) for line in row.lines))
+
+
+_POSITION: Final = re.compile(r"\{(\d+)\}")
 _CALL: Final = re.compile(r"call (\S.*?) (@[\w.]+)\((.*)\)$")
 _TYPE: Final = re.compile(r"(<\d+ x \w+>|\w+) ")
 

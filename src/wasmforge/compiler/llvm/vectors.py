@@ -76,7 +76,7 @@ class VectorEmitters(MemoryEmitters):
     # --- Instructions -----------------------------------------------------------------------------------------
 
     def row(self, opcode: int) -> None:
-        operands, result, lines = rows(self.context.tunables.relaxed_simd_deterministic)[opcode]
+        operands, result, lines, uses = rows(self.context.tunables.relaxed_simd_deterministic)[opcode]
         lane = 0
         if opcode in _WITH_LANE:
             lane = self.code[self.pc]
@@ -85,8 +85,9 @@ class VectorEmitters(MemoryEmitters):
             self.keep_whole(len(operands))
         values = [self.pop_as(ir) for ir in reversed(operands)]
         values.reverse()
-        for line in lines:
-            values.append(self.derive(line.format(*values, lane=lane), *values))
+        for line, used in zip(lines, uses, strict=True):
+            # A line that folds a load must have that load's position, not another operand's.
+            values.append(self.derive(line.format(*values, lane=lane), *[values[k] for k in used]))
         value = values[-1]
         if result == "i1":
             self.push_condition(value)
