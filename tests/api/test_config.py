@@ -14,6 +14,10 @@ LACKING = [
 ]
 ALWAYS = ["wasm_reference_types", "wasm_bulk_memory", "wasm_multi_value"]
 SWITCHES = [
+    "wasm_tail_call",
+    "wasm_function_references",
+    "wasm_wide_arithmetic",
+    "wasm_extended_const",
     "wasm_threads",
     "shared_memory",
     "consume_fuel",

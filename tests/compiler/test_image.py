@@ -225,10 +225,9 @@ def test_the_version_is_the_package_s() -> None:
     assert COMPILER_VERSION == VERSION
 
 
-@pytest.mark.parametrize("tunable", ["debug_guest", "consume_fuel", "epoch_interruption"])
-def test_what_is_not_supported_is_said(tunable: str) -> None:
-    with pytest.raises(WasmtimeError, match=tunable):
-        compiled("(module)", Tunables(**{tunable: True}))
+def test_what_is_not_supported_is_said() -> None:
+    with pytest.raises(WasmtimeError, match="debug_guest"):
+        compiled("(module)", Tunables(debug_guest=True))
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------
