@@ -227,7 +227,7 @@ class Config(Managed):
 
     # --- Proposals ------------------------------------------------------------------------------------------
 
-    wasm_reference_types = _always("wasm_reference_types", "reference types are")
+    wasm_reference_types = _feature(Feature.REFERENCE_TYPES, "References as values, and several tables")
     wasm_bulk_memory = _always("wasm_bulk_memory", "bulk memory operations are")
     wasm_multi_value = _always("wasm_multi_value", "functions with several results are")
     wasm_threads = _feature(Feature.THREADS, "Shared memories and atomic instructions")

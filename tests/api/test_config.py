@@ -12,8 +12,9 @@ LACKING = [
     "cranelift_debug_verifier",
     "wasm_exceptions",
 ]
-ALWAYS = ["wasm_reference_types", "wasm_bulk_memory", "wasm_multi_value"]
+ALWAYS = ["wasm_bulk_memory", "wasm_multi_value"]
 SWITCHES = [
+    "wasm_reference_types",
     "wasm_tail_call",
     "wasm_function_references",
     "wasm_wide_arithmetic",

@@ -23,10 +23,11 @@ def suite_folder() -> Path | None:
 
 def make_runner(name: str, **settings: object) -> Runner:
     """A runner for a script, with these settings of `Config`, and with all proposals switched on that the script's
-    folder knows: the scripts of the threads proposal are older than several memories and want them refused."""
+    folder knows: the scripts of the threads proposal are older than several memories and tables, and want them
+    refused."""
     config = all_proposals(wasmforge.Config())
     if name.startswith("proposals/threads/"):
-        settings = {"wasm_multi_memory": False, **settings}
+        settings = {"wasm_multi_memory": False, "wasm_reference_types": False, **settings}
     for setting, value in settings.items():
         setattr(config, setting, value)
     return Runner(config=config)

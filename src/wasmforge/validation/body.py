@@ -127,6 +127,8 @@ class Context:
         self.features = features
         if not features >> Feature.SIMD & 1:
             self.value_types = VALUE_TYPE_WITHOUT_V128
+        if not features >> Feature.REFERENCE_TYPES & 1:
+            self.value_types = bytes(0 if t in (FUNCREF, EXTERNREF) else ok for t, ok in enumerate(self.value_types))
 
 
 def require(c: Context, feature: int, at: int) -> None:
@@ -946,6 +948,7 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
         source = c.table_addresses[y]
         return _pop_range(stack, pc, address, source, _narrower(address, source), at)
     elif op in (Opcode.TABLE_GROW, Opcode.TABLE_SIZE, Opcode.TABLE_FILL):
+        require(c, Feature.REFERENCE_TYPES, at)
         x, pc = read_unsigned(code, pc, 32, base)
         t = _table_element(c, x, at)
         address = c.table_addresses[x]
@@ -1050,9 +1053,23 @@ def _check_same_element(target: int, source: int, at: int) -> None:
         )
 
 
+_OF_REFERENCE_TYPES: Final = frozenset(
+    {
+        Opcode.REF_NULL,
+        Opcode.REF_IS_NULL,
+        Opcode.REF_FUNC,
+        Opcode.TABLE_GET,
+        Opcode.TABLE_SET,
+        Opcode.SELECT_TYPED,
+    }
+)
+
+
 def _check_rare(c: Context, stack: list[int], code: bytes, pc: int, op: int, base: int, at: int) -> int:
     """Checks the one-byte instructions that hardly occur: references, table accesses, typed select; everything
     else is no instruction. Returns the index after it."""
+    if op in _OF_REFERENCE_TYPES:
+        require(c, Feature.REFERENCE_TYPES, at)
     if op == Opcode.REF_NULL:
         t, pc = read_heap_type(code, pc, base)
         stack.append(_value_type(c, t, at))

@@ -29,6 +29,7 @@ from wasmforge.syntax.types import (
     TableType,
     concrete_type,
     has_default,
+    is_reference,
     type_index,
     value_type_name,
     with_index,
@@ -247,6 +248,10 @@ class _Validator:
                 )
             c.table_elements.append(element)
             c.table_addresses.append(table.type.address_type)
+        if not c.features >> Feature.REFERENCE_TYPES & 1 and (
+            len(c.table_elements) > 1 or any(t != FUNCREF for t in c.table_elements)
+        ):
+            raise self.invalid(f"multiple tables, or tables of other types: {switched_off(Feature.REFERENCE_TYPES)}", 0)
         for memory in self.module.memories:
             self.check_memory_type(memory, 0)
             c.memory_addresses.append(memory.address_type)
@@ -382,6 +387,8 @@ class _Validator:
         """Refuses value types of proposals that are switched off."""
         if V128 in types and not self.context.features >> Feature.SIMD & 1:
             raise self.invalid(switched_off(Feature.SIMD), offset, function)
+        if not self.context.features >> Feature.REFERENCE_TYPES & 1 and any(map(is_reference, types)):
+            raise self.invalid(switched_off(Feature.REFERENCE_TYPES), offset, function)
 
     def check_name(self, name: str, offset: int) -> None:
         # No character takes more than four bytes, so that short names need not be encoded.
@@ -404,7 +411,8 @@ class _Validator:
             self.check_limits(t.limits, limit.TABLE_MAXIMUM_64, "table size must be at most 2^64-1 entries", offset)
         else:
             self.check_limits(t.limits, limit.TABLE_MAXIMUM, "table size must be at most 2^32-1 entries", offset)
-        return self.value_type(t.element, offset)
+        # Tables of functions are older than references as values.
+        return FUNCREF if t.element == FUNCREF else self.value_type(t.element, offset)
 
     def check_memory_type(self, t: MemoryType, offset: int) -> None:
         if t.page_size_log2 != 16:

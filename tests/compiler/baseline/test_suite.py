@@ -8,7 +8,7 @@ import pytest
 
 import wasmforge
 from tests.wast.known_failures import known_failures
-from tests.wast.suite import WHERE_TO_GET_IT, scripts, suite_folder
+from tests.wast.suite import WHERE_TO_GET_IT, make_runner, scripts, suite_folder
 from wasmforge.wast import Runner
 
 FOLDER = suite_folder()
@@ -28,12 +28,8 @@ def ahead_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @functools.cache
-def runner(guard_pages: bool) -> Runner:
-    config = wasmforge.Config()
-    config.strategy = "baseline"
-    config.cache = False
-    config.signals_based_traps = guard_pages
-    return Runner(config=config)
+def runner(folder: str, guard_pages: bool) -> Runner:
+    return make_runner(folder, strategy="baseline", cache=False, signals_based_traps=guard_pages)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,7 +44,7 @@ def test_script_with_explicit_bounds_checks(name: str) -> None:
 
 def check(name: str, guard_pages: bool) -> None:
     assert FOLDER is not None
-    result = runner(guard_pages).run((FOLDER / name).read_bytes(), name)
+    result = runner(name[: name.rfind("/") + 1], guard_pages).run((FOLDER / name).read_bytes(), name)
     known = KNOWN.get(name)
     expected = 0 if known is None else known.failures
     assert len(result.failures) == expected, "\n".join(f"line {f.line}: {f.reason}" for f in result.failures[:20])
