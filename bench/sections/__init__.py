@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from bench.measure import Row, Settings
-from bench.sections import calls, compilation, guests, metering, processes, traps, wasi
+from bench.sections import calls, compilation, guests, metering, processes, tiers, traps, wasi
 
 SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
     "guests": guests.measure,
     "vectors": guests.measure_vectors,
+    "tiers": tiers.measure,
     "calls": calls.measure,
     "traps": traps.measure,
     "wasi": wasi.measure,
@@ -22,6 +23,7 @@ SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
 TITLES: Final = {
     "guests": "Run time of programs in C",
     "vectors": "Run time of programs with vectors",
+    "tiers": "Run time by tier: baseline, and auto after warm-up",
     "calls": "Calls between Python and wasm",
     "traps": "Traps and exceptions",
     "wasi": "WASI functions",
