@@ -319,6 +319,17 @@ def test_open_files_limit() -> None:
     assert wasmforge.run(WRITE_FILE, files={}, max_open_files=1).files == {"out": b"written"}
 
 
+def test_nothing_stays_open_when_a_program_is_stopped(tmp_path: Path) -> None:
+    """While the exception is kept, too, whose traceback refers to everything."""
+    before = len(os.listdir("/proc/self/fd"))
+    kept = []
+    for _ in range(3):
+        with pytest.raises(OpenFilesLimitExceeded) as caught:
+            wasmforge.run(OPEN, dirs={"/": (tmp_path, "rw")}, max_open_files=20)
+        kept.append(caught.value)
+    assert len(os.listdir("/proc/self/fd")) <= before + 3  # a thread or two of the compiler
+
+
 def test_storage_limit() -> None:
     """A full disk is nothing unusual for a program: it gets ENOSPC."""
     assert wasmforge.run(OPEN, files=MemoryDirectory(max_size=100)).returncode == 51

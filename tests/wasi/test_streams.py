@@ -102,6 +102,9 @@ def test_bytes_that_are_no_text_are_replaced() -> None:
     guest = guest_with(stdout=text)
     assert guest.write(1, b"a\xffb") == 3
     assert text.getvalue() == "a\ufffdb"
+    assert guest.write(1, b"\xc3") == 1
+    guest.close()
+    assert text.getvalue() == "a\ufffdb\ufffd"
 
 
 @pytest.mark.parametrize(("name", "value"), [("stdin", 3), ("stdout", 3), ("stderr", b"x"), ("random", 1)])

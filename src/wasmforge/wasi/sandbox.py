@@ -243,6 +243,7 @@ def run(
         returncode = _call(store, module, command, timeout)
         _close(store_data(store).wasi)
     except Exception as error:
+        _close(store_data(store).wasi, suppress=True)  # the exception keeps the store alive through its traceback
         error.stdout, error.stderr = outputs.captured()  # type: ignore[attr-defined]
         error.files = {} if directory is None else directory.to_dict()  # type: ignore[attr-defined]
         raise
@@ -284,11 +285,13 @@ def _start(store: Store, module: Module) -> None:
     raise WasmtimeError("the module is no WASI command: it exports no function `_start`")
 
 
-def _close(context: WasiContext) -> None:
+def _close(context: WasiContext, suppress: bool = False) -> None:
     """Closes the files that the program left open, so that what is written through arrives."""
     try:
         context.close()
     except (WasiError, OSError) as error:
+        if suppress:
+            return
         raise WasmtimeError(f"a file that the program had left open could not be written back: {error}") from error
 
 

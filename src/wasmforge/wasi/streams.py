@@ -208,6 +208,11 @@ class _TextOutput(_Output):
             self._file.write(text)
         return len(data)
 
+    def close(self) -> None:
+        rest = self._decode(b"", True)  # the first half of a character, of which nobody writes the second
+        if rest:
+            self._file.write(rest)
+
     def poll_target(self, write: bool) -> int | None:
         if not write:
             raise WasiError(BADF)
