@@ -179,6 +179,38 @@ class TestSwitch:
         assert run(store, 15) == 611 and exports["indirect"](store, 1, 15) == 610
         assert counts == [module._compiled.tier_up.count(x) for x in range(5)]  # type: ignore[attr-defined]
 
+    def test_fuel_is_counted_alike_in_both_tiers(self) -> None:
+        config = eager_config()
+        config.consume_fuel = True
+        module, store, exports = instantiate(HOT, config)
+        used = []
+        for _ in range(2):
+            store.set_fuel(1 << 40)
+            assert exports["fib"](store, 12) == 144  # type: ignore[index]
+            assert exports["sum"](store, 100) == 5050  # type: ignore[index]
+            used.append((1 << 40) - store.get_fuel())
+            promote(module)
+        assert used[0] == used[1] > 1000
+
+    def test_out_of_memory_in_a_visit_is_not_the_programs_problem(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        module, store, exports = instantiate(HOT)
+        tier_up = module._compiled.tier_up  # type: ignore[attr-defined]
+        failures: list[BaseException] = [MemoryError(), RecursionError(), MemoryError()]
+        progress = type(tier_up)._progress
+
+        def fail(self: object) -> None:
+            if failures:
+                raise failures.pop()
+            progress(self)
+
+        monkeypatch.setattr(type(tier_up), "_progress", fail)
+
+        def work() -> None:
+            assert exports["fib"](store, 12) == 144  # type: ignore[index]
+
+        run_until(lambda: tiers(module).get(1) == OPTIMISED, work)
+        assert not failures
+
 
 class TestTraps:
     @pytest.mark.parametrize("promoted", [[0, 1, 2, 3, 4, 5, 6], [0, 1, 2], [3, 4, 5], [0, 4]])

@@ -190,9 +190,10 @@ class TierUp:
         if _lock.acquire(False):
             try:
                 self._progress()
+            except (MemoryError, RecursionError):
+                pass  # it is the program that is short of them; the next visit may be luckier
             except Exception:
-                # Whatever it is (the thread may be out of stack, in a recursion of the program's), the program has not
-                # deserved it: it stays in the code that it has.
+                # Whatever it is, the program has not deserved it: it stays in the code that it has.
                 self._disabled = True
             finally:
                 _lock.release()
