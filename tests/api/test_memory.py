@@ -155,12 +155,6 @@ def test_types_and_repr(store: Store) -> None:
             Memory(store, wrong)  # type: ignore[arg-type]
 
 
-def test_memories_of_later_proposals_say_so() -> None:
-    with pytest.raises(WasmtimeError, match="not supported yet"):
-        MemoryType(Limits(1, 2), shared=True)
-    assert not hasattr(wasmforge, "SharedMemory")
-
-
 def test_types_of_memories_with_64_bits_and_small_pages() -> None:
     """What the package's constructor takes (memory64 and custom-page-sizes proposals), and its texts."""
     t = MemoryType(Limits(1, 2), is_64=True, page_size_log2=0)
