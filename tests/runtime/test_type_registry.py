@@ -10,7 +10,7 @@ import pytest
 
 from wasmforge.runtime.type_registry import TypeCollection, TypeRegistry
 from wasmforge.syntax.errors import WasmtimeError
-from wasmforge.syntax.types import F32, F64, I32, I64, FuncType
+from wasmforge.syntax.types import F32, F64, I32, I64, FuncType, ValType, concrete_type
 
 A = FuncType((I32,), ())
 B = FuncType((), (I32,))
@@ -108,3 +108,50 @@ def test_threads() -> None:
     assert not failures
     assert len(registry) == 10
     assert [registry.lookup(keep.shared_type(k)) for k in range(10)] == types[:10]
+
+
+def reference(index: int, null: bool = True) -> ValType:
+    return concrete_type(index, null)
+
+
+def test_recursive_groups_of_several_modules_are_one() -> None:
+    """Types are equal when their groups are, references inside of a group compared by place (section 3.1.5)."""
+    registry = TypeRegistry()
+    pair = [FuncType((reference(1),), ()), FuncType((reference(0),), (I32,))]
+    first = TypeCollection(registry, pair, [(0, 2)])
+    # The same behind another type; and once more with the places exchanged, which is another group.
+    moved = [FuncType((I32,), ()), FuncType((reference(2),), ()), FuncType((reference(1),), (I32,))]
+    second = TypeCollection(registry, moved, [(1, 2)])
+    third = TypeCollection(registry, [FuncType((reference(1),), (I32,)), FuncType((reference(0),), ())], [(0, 2)])
+    assert [second.shared_type(1), second.shared_type(2)] == [first.shared_type(0), first.shared_type(1)]
+    assert third.shared_type(0) != first.shared_type(1)
+    assert first.function_type(0).params == (reference(first.shared_type(1)),)
+    assert len(registry) == 5
+    # A closed type is found again, and is no type of its own.
+    again = TypeCollection(registry, (first.function_type(1),), closed=True)
+    assert again.shared_type(0) == first.shared_type(1)
+    del first, second, third, again
+    assert len(registry) == 0
+
+
+def test_a_type_keeps_those_that_it_names() -> None:
+    registry = TypeRegistry()
+    module = TypeCollection(registry, [FuncType((I32,), ()), FuncType((reference(0, False),), ())])
+    named = module.shared_type(0)
+    kept = TypeCollection(registry, (module.function_type(1),), closed=True)
+    del module
+    assert registry.lookup(named) == FuncType((I32,), ())
+    del kept
+    assert len(registry) == 0
+
+
+def test_long_chains_of_types_go_without_recursion() -> None:
+    """Threat: a module whose many types each name the one before."""
+    registry = TypeRegistry()
+    types = [FuncType((), ())] + [FuncType((reference(k),), ()) for k in range(20_000)]
+    module = TypeCollection(registry, types)
+    last = TypeCollection(registry, (module.function_type(20_000),), closed=True)
+    del module
+    assert len(registry) == 20_001
+    del last
+    assert len(registry) == 0
