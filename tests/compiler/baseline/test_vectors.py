@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,7 @@ from wasmforge.compiler.target import host_level
 from wasmforge.text import parse
 from wasmforge.wast import Runner
 
+ROOT = Path(__file__).parents[3]
 FOLDER = suite_folder()
 SCRIPTS = [n for n in scripts() if n.startswith("simd") and n not in known_failures()]
 RELAXED = [n for n in scripts() if "relaxed" in n]
@@ -156,6 +160,22 @@ def test_conditions_stay_in_the_flags() -> None:
     found = [line.split()[0] for line in code(function("", "i32", body))]
     at = found.index("vptest")
     assert found[at + 1] == "je"
+
+
+def test_the_table_is_made_for_the_first_function_with_vectors() -> None:
+    """Modules without vectors do not pay for it at their start."""
+    program = f"""
+import sys
+from tests.compiler.baseline.compiling import functions
+def loaded():
+    return any("baseline.vector_" in name for name in sys.modules)
+functions("(module (func (result i32) (i32.const 1)))")
+print(loaded())
+functions({function("", "v128", "(v128.const i64x2 0 0)")!r})
+print(loaded())
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.split() == ["False", "True"]
 
 
 def test_functions_without_vectors_keep_their_frames() -> None:

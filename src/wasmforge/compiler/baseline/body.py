@@ -18,6 +18,7 @@ from wasmforge.syntax.types import FuncType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
     from mypy_extensions import i64
@@ -66,6 +67,8 @@ class Body(State):
         self.frame = Frame(context, Signature(FuncType((), ())))
         self.labels: list[Label] = []
         self.dead = False
+        self.vector_instruction: Callable[[Body], None] | None = None
+        """`vector_rows.instruction`, from the first function with vectors on."""
         # Trap sites: the place of the jump to each, its kind, the position of its instruction.
         self.trap_places: list[int] = []
         self.trap_kinds: list[int] = []

@@ -17,7 +17,6 @@ from wasmforge.compiler.baseline.locals import Frame
 from wasmforge.compiler.baseline.registers import NONE, RBP, XMM0
 from wasmforge.compiler.baseline.rows import CLASS
 from wasmforge.compiler.baseline.values import CONST, FLAGS, LOCAL, REG, SLOT, VECTOR_CONST, WINDOW
-from wasmforge.compiler.baseline.vector_rows import instruction as vector_instruction
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import F32, F64, V128
 
@@ -90,6 +89,11 @@ class Compiler:
         s.begin(index, source.code, frame)
         try:
             frames.begin(s, frame, source.locals)
+            if frame.vectors and s.vector_instruction is None:
+                # Most modules have none, and making the table takes longer than compiling a small one.
+                from wasmforge.compiler.baseline.vector_rows import instruction
+
+                s.vector_instruction = instruction
             s.labels.append(Label(FUNCTION, 0, 0, b"", signature.results))
             if frame.metered:
                 metering.begin(s)
@@ -216,7 +220,8 @@ def _walk(s: Body) -> None:
             x = s.signed()
             s.push(CONST, x)
         elif op == 0xFD:
-            vector_instruction(s)
+            assert s.vector_instruction is not None
+            s.vector_instruction(s)
         elif op == 0x11:
             calls.call_indirect(s)
             if fuel:
