@@ -10,7 +10,7 @@ from __future__ import annotations
 from wasmforge.runtime import VMFunction, VMInstance, VMStore
 from wasmforge.runtime.store import require
 from wasmforge.store import Store, check_store, context
-from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.errors import WasmtimeError, WrongTypeError
 from wasmforge.syntax.types import is_reference
 
 TYPE_CHECKING = False
@@ -50,7 +50,7 @@ class Func:
         from wasmforge.types import FuncType  # `types` and `values` are not needed for calling what instances export
 
         if not isinstance(store, (Store, Caller)):
-            raise TypeError("expected a Store")
+            raise WrongTypeError("expected a Store")
         if not isinstance(ty, FuncType):
             raise TypeError("expected a FuncType")
         self._set(host_function(context(store), ty, func, access_caller))
@@ -94,7 +94,7 @@ class Func:
         try:
             vm = store._vm
         except AttributeError:
-            raise TypeError(f"expected a Store as first argument, got {type(store).__name__}") from None
+            raise WrongTypeError(f"expected a Store as first argument, got {type(store).__name__}") from None
         if vm is not self._vm:
             check_store(store, self._vm.id)
         call = self._call

@@ -5,6 +5,7 @@ from __future__ import annotations
 from wasmforge.extern import entity_of, wrap_extern
 from wasmforge.module import Module
 from wasmforge.store import check_store, context
+from wasmforge.syntax.errors import WrongTypeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Instance:
     def __init__(self, store: Storelike, module: Module, imports: Sequence[Extern]) -> None:
         vm = context(store)
         if not isinstance(module, Module):
-            raise TypeError(f"expected a Module, got {type(module).__name__}")
+            raise WrongTypeError(f"expected a Module, got {type(module).__name__}")
         entities = [entity_of(item) for item in imports]
         instance = vm.instantiate(module._open(), entities)
         instance.run_start()

@@ -11,7 +11,7 @@ from wasmforge.module import Module, export_type
 from wasmforge.runtime import VMFunction
 from wasmforge.runtime.link import unknown_import
 from wasmforge.store import check_store, context, store_data
-from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.errors import WasmtimeError, WrongTypeError
 from wasmforge.syntax.types import ExternKind
 from wasmforge.types import FuncType
 
@@ -70,7 +70,7 @@ class Linker(Managed):
 
     def __init__(self, engine: Engine) -> None:
         if not isinstance(engine, Engine):
-            raise TypeError(f"expected an Engine, got {type(engine).__name__}")
+            raise WrongTypeError(f"expected an Engine, got {type(engine).__name__}")
         self.engine = engine
         self._allow_shadowing = False
         self._definitions: dict[tuple[str, str], Entity | _HostFunction] = {}
@@ -87,7 +87,7 @@ class Linker(Managed):
     def _insert(self, module: str, name: str, definition: Entity | _HostFunction) -> None:
         self._check_open()
         if not isinstance(module, str) or not isinstance(name, str):
-            raise TypeError(f"expected two names as str, got {type(module).__name__} and {type(name).__name__}")
+            raise WrongTypeError(f"expected two names as str, got {type(module).__name__} and {type(name).__name__}")
         key = (module, name)
         if not self._allow_shadowing and key in self._definitions:
             raise WasmtimeError(f"import of `{module}::{name}` defined twice")
@@ -126,7 +126,7 @@ class Linker(Managed):
             WasmtimeError: a name is defined already, or the instance belongs to another store.
         """
         if not isinstance(instance, Instance):
-            raise TypeError("expected an `Instance`")
+            raise WrongTypeError("expected an `Instance`")
         check_store(store, instance._instance.store.id)
         for field, entity in instance._instance.exports():
             self._insert(name, field, entity)
@@ -151,7 +151,7 @@ class Linker(Managed):
             WasmtimeError: an import of the module is not defined, or a name is defined already.
         """
         if not isinstance(module, Module):
-            raise TypeError("expected a `Module`")
+            raise WrongTypeError("expected a `Module`")
         compiled = module._open()
         if any(e.name == "_start" and e.kind == ExternKind.FUNC for e in compiled.info.exports):
             self._define_command(store, name, module)
@@ -195,7 +195,7 @@ class Linker(Managed):
         self._check_open()
         vm = context(store)
         if not isinstance(module, Module):
-            raise TypeError(f"expected a Module, got {type(module).__name__}")
+            raise WrongTypeError(f"expected a Module, got {type(module).__name__}")
         instance = vm.instantiate(module._open(), self._imports(store, module))
         instance.run_start()
         return Instance._wrap(instance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wasmforge.store import check_store, context
-from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.errors import WasmtimeError, WrongTypeError
 from wasmforge.types import MemoryType
 
 TYPE_CHECKING = False
@@ -36,7 +36,7 @@ class Memory:
     def __init__(self, store: Storelike, ty: MemoryType) -> None:
         vm = context(store)
         if not isinstance(ty, MemoryType):
-            raise TypeError(f"expected a MemoryType, got {type(ty).__name__}")
+            raise WrongTypeError(f"expected a MemoryType, got {type(ty).__name__}")
         self._memory = vm.new_memory(ty._type)
 
     @classmethod

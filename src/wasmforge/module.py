@@ -5,7 +5,7 @@ from __future__ import annotations
 from wasmforge._managed import Managed
 from wasmforge.engine import Engine
 from wasmforge.runtime import CompiledModule
-from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.errors import WasmtimeError, WrongTypeError
 from wasmforge.syntax.types import ExternKind
 
 TYPE_CHECKING = False
@@ -169,7 +169,7 @@ class Module(Managed):
 
 def _check_engine(engine: Engine) -> None:
     if not isinstance(engine, Engine):
-        raise TypeError("expected an Engine")
+        raise WrongTypeError("expected an Engine")
     engine._check_open()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wasmforge.engine import Engine
 from wasmforge.memory import array_interface, read, write
-from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.errors import WasmtimeError, WrongTypeError
 from wasmforge.types import MemoryType
 
 TYPE_CHECKING = False
@@ -35,9 +35,9 @@ class SharedMemory:
 
     def __init__(self, engine: Engine, ty: MemoryType) -> None:
         if not isinstance(engine, Engine):
-            raise TypeError("expected an Engine")
+            raise WrongTypeError("expected an Engine")
         if not isinstance(ty, MemoryType):
-            raise TypeError(f"expected a MemoryType, got {type(ty).__name__}")
+            raise WrongTypeError(f"expected a MemoryType, got {type(ty).__name__}")
         engine._check_open()
         from wasmforge.runtime.vm.shared_memory import SharedLinearMemory
 

@@ -8,7 +8,7 @@ from wasmforge._managed import Managed
 from wasmforge.engine import Engine
 from wasmforge.runtime import VMStore
 from wasmforge.runtime.vm.traps import set_trap_class
-from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.errors import WasmtimeError, WrongTypeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Store(Managed):
         if engine is None:
             engine = Engine()
         elif not isinstance(engine, Engine):
-            raise TypeError("expected an Engine")
+            raise WrongTypeError("expected an Engine")
         engine._check_open()
         self.engine = engine
         vm = VMStore(engine._state)
@@ -235,7 +235,7 @@ def context(store: Storelike) -> VMStore:
     try:
         method = store._context
     except AttributeError:
-        raise TypeError(f"expected a Store, got {type(store).__name__}") from None
+        raise WrongTypeError(f"expected a Store, got {type(store).__name__}") from None
     return method()
 
 
@@ -255,7 +255,7 @@ def check_store(store: Storelike, store_id: int) -> VMStore:
     try:
         vm = store._vm
     except AttributeError:
-        raise TypeError(f"expected a Store, got {type(store).__name__}") from None
+        raise WrongTypeError(f"expected a Store, got {type(store).__name__}") from None
     if vm is None:
         return store._context()  # which says why
     if vm.id != store_id:

@@ -5,11 +5,21 @@ do not care which phase failed catch that one class.
 
 from __future__ import annotations
 
-__all__ = ["MalformedError", "UnsupportedFeatureError", "WasmtimeError"]
+__all__ = ["MalformedError", "ResultError", "UnsupportedFeatureError", "WasmtimeError", "WrongTypeError"]
 
 
 class WasmtimeError(Exception):
     """Something about a module, a link or a use of the API is wrong. The message says what and where."""
+
+
+class ResultError(WasmtimeError, TypeError):
+    """A host function returned too many values, too few, or any where its type has none: a WasmtimeError in the
+    wasmtime package, a TypeError to Python."""
+
+
+class WrongTypeError(TypeError, AttributeError):
+    """An argument is no object of the class that it must be: a TypeError, and an AttributeError for programs that know
+    the wasmtime package, where a missing attribute of the argument is all that is noticed."""
 
 
 class MalformedError(WasmtimeError):

@@ -144,6 +144,7 @@ class Gates:
         on_stop: Callable[[int], None] | None = None,
         box_ref: Callable[[int, int, int], object] | None = None,
         unbox_ref: Callable[[int, int, Any], int] | None = None,
+        result_error: type[TypeError] | None = None,
     ) -> None:
         """Sets the functions that the gates call (parameters: the room's docstring). None leaves one as it is."""
         hooks: dict[str, Callable[..., object] | None] = {
@@ -152,6 +153,7 @@ class Gates:
             "hook_on_stop": on_stop,
             "hook_box_ref": box_ref,
             "hook_unbox_ref": unbox_ref,
+            "hook_result_error": result_error,
         }
         for symbol, function in hooks.items():
             if function is not None:

@@ -175,6 +175,15 @@ done:
   ret void
 }
 
+; The class of what is raised when a host function returns the wrong number of values: the runtime's, or TypeError.
+define internal ptr @result_error() cold noinline nounwind {
+  %hook = load ptr, ptr @hook_result_error
+  %none = icmp eq ptr %hook, null
+  %type.error = load ptr, ptr @PyExc_TypeError
+  %class = select i1 %none, ptr %type.error, ptr %hook
+  ret ptr %class
+}
+
 define internal void @explain_unwanted(ptr %name, ptr %object) cold noinline nounwind {
   %has.name = icmp ne ptr %name, null
   %shown = select i1 %has.name, ptr %name, ptr @text.anonymous
@@ -184,7 +193,7 @@ define internal void @explain_unwanted(ptr %name, ptr %object) cold noinline nou
   %unknown = icmp eq ptr %type.name, null
   br i1 %unknown, label %done, label %format
 format:
-  %type.error = load ptr, ptr @PyExc_TypeError
+  %type.error = call ptr @result_error()
   call ptr (ptr, ptr, ...) @PyErr_Format(ptr %type.error, ptr @text.unwanted, ptr %shown, ptr %type.name)
   call void @Py_DecRef(ptr %type.name)
   br label %done
@@ -197,7 +206,7 @@ define internal i32 @unbox_many(ptr %name, ptr %sequence, ptr %types, i64 %count
     i64 %store) noinline nounwind {
   %has.name = icmp ne ptr %name, null
   %shown = select i1 %has.name, ptr %name, ptr @text.anonymous
-  %type.error = load ptr, ptr @PyExc_TypeError
+  %type.error = call ptr @result_error()
   %is.sequence = call i32 @PySequence_Check(ptr %sequence)
   %not.sequence = icmp eq i32 %is.sequence, 0
   br i1 %not.sequence, label %wrong.type, label %length

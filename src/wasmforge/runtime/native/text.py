@@ -104,6 +104,7 @@ HOOKS: Final = (
     "hook_new_thread",
     "hook_box_ref",
     "hook_unbox_ref",
+    "hook_result_error",
 )
 """Globals that hold the `PyObject *` of the runtime's callables; `Gates` keeps the references."""
 

@@ -147,7 +147,7 @@ class VMHostFunction:
     neither goes before the store, whose tables and instances may hold the VMFuncRef.
     """
 
-    __slots__ = ("callable", "func_ref", "type")
+    __slots__ = ("callable", "entry", "func_ref", "type")
 
     def __init__(
         self,
@@ -164,6 +164,8 @@ class VMHostFunction:
         """`entry` is what the gate calls (`callable_` itself, or a wrapper of it). `native`: the address of a stub of
         the gates that is tried before, and of its data."""
         self.callable = callable_
+        self.entry = entry if caller else None
+        """What takes the caller's vmctx before the parameters, if it wants it."""
         self.type = function_type
         gates = store.engine.gates
         params, results = function_type.params, function_type.results

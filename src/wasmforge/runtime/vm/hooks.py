@@ -9,6 +9,7 @@ from wasmforge.runtime.native import gates
 from wasmforge.runtime.store import _stores, store_of_id
 from wasmforge.runtime.vm.libcalls import BUILTIN_FUNCTIONS
 from wasmforge.runtime.vm.traps import make_trap, pending_backtrace
+from wasmforge.syntax.errors import ResultError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,13 @@ def install() -> Gates:
     global _installed
     g = gates()
     if not _installed:
-        g.set_hooks(on_trap=_on_trap, on_exception=_on_exception, box_ref=_box_ref, unbox_ref=_unbox_ref)
+        g.set_hooks(
+            on_trap=_on_trap,
+            on_exception=_on_exception,
+            box_ref=_box_ref,
+            unbox_ref=_unbox_ref,
+            result_error=ResultError,
+        )
         for name, function in BUILTIN_FUNCTIONS.items():
             g.set_builtin(name, function)
         _installed = True

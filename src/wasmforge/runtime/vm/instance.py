@@ -136,7 +136,13 @@ class VMInstance:
     def run_start(self) -> None:
         """Calls the start function, if there is one. Raises what it raises."""
         start = self.start
-        if start is not None:
+        if start is None:
+            return
+        host = self.store.host_functions.get(start.address)
+        if host is not None and host.entry is not None:
+            # An imported host function that asks who calls: this instance does (specification, section 4.5.4).
+            host.entry(self.vmctx)
+        else:
             start.make_callable()()
 
 
