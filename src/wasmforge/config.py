@@ -65,18 +65,6 @@ def _whole_pages(size: int) -> int:
     return size + HOST_PAGE - 1 & -HOST_PAGE
 
 
-def _missing(name: str, feature: str) -> Any:
-    """A setting for something that this version lacks: False is accepted, True is an error."""
-
-    def set_missing(self: Config, enable: bool) -> None:
-        self._check_open()
-        if _bool(enable):
-            raise WasmtimeError(f"{name} cannot be enabled: {feature} not supported yet")
-
-    set_missing.__doc__ = f"For {feature.removesuffix(' are').removesuffix(' is')}, not supported yet: True raises."
-    return _setting(set_missing)
-
-
 def _feature(feature: int, title: str) -> Any:
     """A setting that switches a proposal: what needs it while it is off is refused by validation."""
 
@@ -220,10 +208,16 @@ class Config(Managed):
         else:
             raise TypeError("expected string or bool")
 
-    debug_info = _missing("debug_info", "native debug information is")
-    cranelift_debug_verifier = _missing(
-        "cranelift_debug_verifier", "verification of the compiler's intermediate code is"
-    )
+    @_setting
+    def debug_info(self, enable: bool) -> None:
+        """Whether images keep the debug information (DWARF) that the module brings along. Off by default."""
+        self._set("parse_wasm_debuginfo", _bool(enable))
+
+    @_setting
+    def cranelift_debug_verifier(self, enable: bool) -> None:
+        """Whether LLVM's verifier checks the intermediate code of every function before it is compiled: a help to find
+        bugs of this project. Off by default; the name is Wasmtime's."""
+        self._set("verify_ir", _bool(enable))
 
     # --- Proposals ------------------------------------------------------------------------------------------
 
@@ -251,7 +245,13 @@ class Config(Managed):
     wasm_multi_memory = _feature(Feature.MULTI_MEMORY, "Several memories in a module")
     wasm_memory64 = _feature(Feature.MEMORY64, "64-bit memories and tables")
     wasm_custom_page_sizes = _feature(Feature.CUSTOM_PAGE_SIZES, "Memories with pages of one byte")
-    wasm_exceptions = _missing("wasm_exceptions", "exceptions are")
+
+    @_setting
+    def wasm_exceptions(self, enable: bool) -> None:
+        """Whether modules may use exceptions. Either value can be set, as in the wasmtime package, but exceptions are
+        not implemented yet: a module that uses them is refused by an error that says so."""
+        self._check_open()
+        _bool(enable)
 
     # --- Running --------------------------------------------------------------------------------------------
 

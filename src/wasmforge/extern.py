@@ -77,5 +77,5 @@ def entity_of(item: object) -> Entity:
     from wasmforge.sharedmemory import SharedMemory
 
     if isinstance(item, SharedMemory):
-        return item._memory
+        return item._open()
     raise TypeError("expected a Func, Global, Memory, Table, or SharedMemory")

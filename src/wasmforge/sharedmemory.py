@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wasmforge._managed import Managed
 from wasmforge.engine import Engine
 from wasmforge.memory import array_interface, read, write
 from wasmforge.syntax.errors import WasmtimeError, WrongTypeError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["SharedMemory"]
 
 
-class SharedMemory:
+class SharedMemory(Managed):
     """A shared memory of an engine (threads proposal). Modules import it; a module that defines one exports it.
 
     Its bytes never move and it never shrinks, so views stay valid. What other threads write shows at once; only atomic
@@ -31,8 +32,6 @@ class SharedMemory:
         WasmtimeError: the setting is off, the type is not shared, or there is not enough memory.
     """
 
-    __slots__ = ("__weakref__", "_memory")
-
     def __init__(self, engine: Engine, ty: MemoryType) -> None:
         if not isinstance(engine, Engine):
             raise WrongTypeError("expected an Engine")
@@ -43,6 +42,10 @@ class SharedMemory:
 
         self._memory = SharedLinearMemory(engine._state, ty._type)
 
+    def _open(self) -> SharedLinearMemory:
+        self._check_open()
+        return self._memory
+
     @classmethod
     def _wrap(cls, memory: SharedLinearMemory) -> SharedMemory:
         self = cls.__new__(cls)
@@ -51,15 +54,15 @@ class SharedMemory:
 
     def type(self) -> MemoryType:
         """The type that the memory was made with."""
-        return MemoryType._wrap(self._memory.declared_type)
+        return MemoryType._wrap(self._open().declared_type)
 
     def size(self) -> int:
         """The size in pages."""
-        return self._memory.pages
+        return self._open().pages
 
     def data_len(self) -> int:
         """The size in bytes."""
-        return self._memory.byte_length
+        return self._open().byte_length
 
     def grow(self, delta: int) -> int:
         """Add `delta` pages of zeros. Returns the size in pages before.
@@ -69,7 +72,7 @@ class SharedMemory:
         """
         if delta < 0:
             raise WasmtimeError("cannot grow by negative amount")
-        pages = self._memory.grow(delta)
+        pages = self._open().grow(delta)
         if pages < 0:
             raise WasmtimeError(f"failed to grow memory by `{delta}`")
         return pages
@@ -78,19 +81,19 @@ class SharedMemory:
         """A pointer to the first byte. Nothing checks what is done with it: mind `data_len`."""
         from ctypes import POINTER, c_ubyte, c_void_p, cast
 
-        return cast(c_void_p(self._memory.base), POINTER(c_ubyte))
+        return cast(c_void_p(self._open().base), POINTER(c_ubyte))
 
     def view(self) -> memoryview:
         """The bytes of the memory as a writable memoryview, without a copy."""
-        return self._memory.view()
+        return self._open().view()
 
     def read(self, start: int | None = 0, stop: int | None = None) -> bytearray:
         """A copy of the bytes from `start` up to `stop`, as `Memory.read`."""
-        return read(self._memory, start, stop)
+        return read(self._open(), start, stop)
 
     def write(self, value: Any, start: int | None = None) -> int:
         """Copy `value` to `start`, as `Memory.write`: IndexError when it does not fit."""
-        return write(self._memory, value, start)
+        return write(self._open(), value, start)
 
     def atomic_notify(self, addr: int, count: int) -> int:
         """Wake up to `count` threads that wait at an address. Returns how many (`memory.atomic.notify`).
@@ -98,7 +101,7 @@ class SharedMemory:
         Raises:
             Trap: the address is unaligned, or outside of the memory.
         """
-        return self._memory.notify(addr, count)
+        return self._open().notify(addr, count)
 
     def atomic_wait32(self, addr: int, expected: int, timeout: float | None = None) -> int:
         """Wait until a thread notifies an address (`memory.atomic.wait32`).
@@ -121,16 +124,16 @@ class SharedMemory:
 
     def _wait(self, addr: int, expected: int, size: int, timeout: float | None) -> int:
         nanoseconds = None if timeout is None else max(int(timeout * 1e9), 0)
-        return self._memory.wait(addr, expected.to_bytes(size, "little"), nanoseconds)
+        return self._open().wait(addr, expected.to_bytes(size, "little"), nanoseconds)
 
     def __buffer__(self, flags: int) -> memoryview:
         """`memoryview(memory)`, from Python 3.12 on; `view` does the same everywhere."""
-        return self._memory.view()
+        return self._open().view()
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
         """`numpy.asarray(memory)` shares the bytes."""
-        return array_interface(self._memory)
+        return array_interface(self._open())
 
     def __repr__(self) -> str:
-        return f"<SharedMemory of {self._memory.pages} pages>"
+        return f"<SharedMemory of {self._open().pages} pages>"

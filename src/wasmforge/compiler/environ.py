@@ -417,6 +417,7 @@ class Tunables:
     memory_init_cow: bool = True
     generate_address_map: bool = True
     parse_wasm_debuginfo: bool = False  # keep the guest's DWARF in the image
+    verify_ir: bool = False  # run LLVM's verifier on what is handed to it; the code is the same
     optimization: str = "speed"
     debug_guest: bool = False
     consume_fuel: bool = False

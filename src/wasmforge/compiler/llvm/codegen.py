@@ -114,10 +114,13 @@ def optimise(module: Any, machine: Any, pipeline: str) -> None:
     passes.run(module, builder)
 
 
-def compile_ir(text: str, pipeline: str) -> bytes:
-    """The object for a module's text, by one of `PIPELINES`."""
+def compile_ir(text: str, pipeline: str, verify: bool = False) -> bytes:
+    """The object for a module's text, by one of `PIPELINES`. `verify` has LLVM check the text's consistency, which
+    raises RuntimeError for what would be a bug of the translator."""
     _initialise()
     module = llvm.parse_assembly(text)
+    if verify:
+        module.verify()
     machine = _target_machine(0 if pipeline == "fast" else 1)
     optimise(module, machine, pipeline)
     return bytes(machine.emit_object(module))

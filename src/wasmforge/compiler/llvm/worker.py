@@ -106,7 +106,7 @@ def compile_chunk(context: ModuleContext, request: dict[str, Any]) -> dict[str, 
 
     context.local = frozenset(f[0] for f in request["functions"]) if request["slots"] else None
     text = chunk_ir(context, request["functions"], request["trampolines"], request["pipeline"])
-    found = parse_object(compile_ir(text, request["pipeline"]))
+    found = parse_object(compile_ir(text, request["pipeline"], context.tunables.verify_ir))
     functions = sorted(found.functions, key=lambda f: f[1])
     rows = _with_tail_code(found) if request["slots"] else found.relocations
     relocations = array("q")
