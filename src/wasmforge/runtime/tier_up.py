@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
+from heapq import nlargest
 from time import perf_counter, process_time
 from weakref import ref
 
@@ -237,14 +238,15 @@ class TierUp:
                 self._finish(functions, None)
 
     def _next_group(self) -> list[int]:
-        """The function that waits longest, those that it calls and that are at least warm, then others that wait."""
+        """The hottest function that waits, those that it calls and that are at least warm, then others that wait."""
         optimiser, known = self._optimiser, self.functions
-        first = self._waiting.pop(0)
+        hottest = nlargest(_GROUP_FUNCTIONS, self._waiting, key=lambda x: known[x].counted)
+        first = hottest[0]
         group = [first]
         room = _GROUP_INSTRUCTIONS - optimiser.instructions(first)
         if not known[first].alone:
             warm = [x for x in dict.fromkeys(optimiser.callees(first)) if x != first and self._is_warm(x)]
-            for x in dict.fromkeys(warm + self._waiting):
+            for x in dict.fromkeys(warm + hottest[1:]):
                 if len(group) >= _GROUP_FUNCTIONS:
                     break
                 size = optimiser.instructions(x)
