@@ -29,7 +29,7 @@ LEVELS = ("x86-64-v2", "x86-64-v3")
 
 def code(text: str, level: str = "x86-64-v3") -> list[str]:
     """The instructions of the first function of a module, without prologue and epilogue."""
-    made = compiler(decode(encode(parse(text))), features=-1)
+    made = compiler(decode(encode(parse(text))))
     made.context.has_avx = level == "x86-64-v3"
     lines = [line.partition(": ")[2] for line in instructions(made.compile_function(0).code)]
     lines = lines[lines.index("mov rbp, rsp") + 1 : -2]
