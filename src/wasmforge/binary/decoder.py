@@ -167,7 +167,11 @@ class _Decoder:
             raise MalformedError(f"malformed UTF-8 encoding: {error.reason}", start) from None
 
     def value_type(self) -> ValType:
-        t, self.at = read_value_type(self.data, self.at, 0)
+        at = self.at
+        if at < self.size and self.data[at] in VALUE_TYPE_BYTES:  # spares nearly all a tuple
+            self.at = at + 1
+            return ValType(self.data[at])
+        t, self.at = read_value_type(self.data, at, 0)
         return ValType(t)
 
     def reference_type(self) -> ValType:
