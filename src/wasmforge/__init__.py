@@ -13,9 +13,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wasmforge.config import Config as Config
     from wasmforge.engine import Engine as Engine
-    from wasmforge.func import Caller as Caller
-    from wasmforge.func import Func as Func
+    from wasmforge.func_ import Caller as Caller
+    from wasmforge.func_ import Func as Func
     from wasmforge.globals_ import Global as Global
+    from wasmforge.host_function import HostFunction as HostFunction
+    from wasmforge.host_function import externref as externref
+    from wasmforge.host_function import f32 as f32
+    from wasmforge.host_function import f64 as f64
+    from wasmforge.host_function import func as func
+    from wasmforge.host_function import funcref as funcref
+    from wasmforge.host_function import i32 as i32
+    from wasmforge.host_function import i64 as i64
+    from wasmforge.host_function import v128 as v128
     from wasmforge.instance import Instance as Instance
     from wasmforge.linker import Linker as Linker
     from wasmforge.loading import load as load
@@ -74,6 +83,7 @@ __all__ = [
     "FuncType",
     "Global",
     "GlobalType",
+    "HostFunction",
     "ImportType",
     "Instance",
     "LimitExceeded",
@@ -99,8 +109,16 @@ __all__ = [
     "WasiConfig",
     "WasmtimeError",
     "ZipDirectory",
+    "externref",
+    "f32",
+    "f64",
+    "func",
+    "funcref",
+    "i32",
+    "i64",
     "load",
     "run",
+    "v128",
     "wat2wasm",
 ]
 
@@ -109,7 +127,7 @@ __version__ = VERSION
 # The module that each public name is defined in. `load` is not in a module `load`: importing a submodule binds its
 # name here, and would hide the function.
 _MODULES = {
-    "Caller": "func",
+    "Caller": "func_",
     "Clocks": "wasi",
     "CompletedRun": "wasi.sandbox",
     "Config": "config",
@@ -121,10 +139,11 @@ _MODULES = {
     "FixedClocks": "wasi",
     "Frame": "trap",
     "FsspecDirectory": "wasi",
-    "Func": "func",
+    "Func": "func_",
     "FuncType": "types",
     "Global": "globals_",
     "GlobalType": "types",
+    "HostFunction": "host_function",
     "ImportType": "types",
     "Instance": "instance",
     "LimitExceeded": "wasi.sandbox",
@@ -150,14 +169,22 @@ _MODULES = {
     "WasiConfig": "wasi",
     "WasmtimeError": "syntax.errors",
     "ZipDirectory": "wasi",
+    "externref": "host_function",
+    "f32": "host_function",
+    "f64": "host_function",
+    "func": "host_function",
+    "funcref": "host_function",
+    "i32": "host_function",
+    "i64": "host_function",
     "load": "loading",
     "run": "wasi.sandbox",
+    "v128": "host_function",
     "wat2wasm": "text",
 }
 
 
 # What nearly everybody who has an engine needs next.
-_WITH_ENGINE = ("engine", "store", "module", "instance", "func", "runtime.vm.hooks", "runtime.code_memory")
+_WITH_ENGINE = ("engine", "store", "module", "instance", "func_", "runtime.vm.hooks", "runtime.code_memory")
 
 
 def __getattr__(name: str) -> object:

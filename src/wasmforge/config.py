@@ -126,6 +126,10 @@ class Config(Managed):
         tunables = Tunables(**self._tunables, features=self._features)  # type: ignore[arg-type]
         return tunables, self._max_wasm_stack, self._parallel, self._strategy
 
+    def __repr__(self) -> str:
+        changed = [f"strategy={self._strategy!r}", *(f"{name}={value!r}" for name, value in self._tunables.items())]
+        return f"<Config {', '.join(changed)}{' used up' * self._closed}>"
+
     # --- Compilation ----------------------------------------------------------------------------------------
 
     @_setting

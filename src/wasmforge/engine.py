@@ -79,6 +79,11 @@ class Engine(Managed):
         """Whether code is interpreted by Wasmtime's bytecode interpreter Pulley: never here, it is native code."""
         return False
 
+    def __repr__(self) -> str:
+        defaults = Tunables().as_dict()
+        changed = [f"{k}={v!r}" for k, v in self._tunables.as_dict().items() if v != defaults[k]]
+        return f"<Engine {', '.join([f'strategy={self._wanted_strategy!r}', *changed])}{' closed' * self._closed}>"
+
     def _open_cache(self) -> ImageCache | None:
         """The compilation cache; None when it is switched off, or there is no place for it."""
         if self._cache_setting is not None:

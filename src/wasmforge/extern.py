@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-    from wasmforge.func import Func
+    from wasmforge.func_ import Func
     from wasmforge.globals_ import Global
     from wasmforge.memory import Memory
     from wasmforge.runtime import LinearMemory, VMFunction, VMGlobal, VMTable
@@ -32,7 +32,7 @@ def wrap_extern(entity: Entity) -> Extern:
     """The embedder's object for something of the runtime."""
     found: Any = entity
     if entity.EXTERN_KIND == ExternKind.FUNC:
-        from wasmforge.func import Func
+        from wasmforge.func_ import Func
 
         return Func._wrap(found)
     if entity.EXTERN_KIND == ExternKind.MEMORY:
@@ -61,7 +61,7 @@ def store_id_of(entity: Entity) -> int:
 
 def entity_of(item: object) -> Entity:
     """The runtime's object behind an extern. Raises TypeError for anything else."""
-    from wasmforge.func import Func
+    from wasmforge.func_ import Func
     from wasmforge.globals_ import Global
     from wasmforge.memory import Memory
     from wasmforge.table import Table

@@ -59,6 +59,11 @@ class Instance:
             self._exports = InstanceExports(store, self)
         return self._exports
 
+    def __repr__(self) -> str:
+        info = self._instance.module.info
+        name = f" of {info.name!r}" if info.name else ""
+        return f"<Instance{name}: {len(info.exports)} exports>"
+
 
 class InstanceExports(Mapping[str, "Extern"]):
     """The exports of an instance: a mapping from names, and a sequence in the module's order."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from sys import modules
+
 from wasmforge._managed import Managed
 from wasmforge.engine import Engine
 from wasmforge.extern import entity_of, store_id_of, wrap_extern
-from wasmforge.func import Func, host_function
+from wasmforge.func_ import Func, host_function
 from wasmforge.instance import Instance
 from wasmforge.module import Module, export_type
 from wasmforge.runtime import VMFunction
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wasmforge.extern import Entity, Extern
-    from wasmforge.func import Caller
+    from wasmforge.func_ import Caller
+    from wasmforge.host_function import HostFunction
     from wasmforge.runtime import CompiledModule
     from wasmforge.store import Storelike
 
@@ -93,12 +96,18 @@ class Linker(Managed):
             raise WasmtimeError(f"import of `{module}::{name}` defined twice")
         self._definitions[key] = definition
 
-    def define(self, store: Storelike, module: str, name: str, item: Extern) -> None:
-        """Define `item`, which lives in `store`, under two names.
+    def define(self, store: Storelike, module: str, name: str, item: Extern | HostFunction[..., Any]) -> None:
+        """Define `item`, which lives in `store`, under two names. A `HostFunction` lives in none: it is defined as by
+        `define_func`.
 
         Raises:
             WasmtimeError: the names are defined already, or `item` belongs to another store.
         """
+        typed = modules.get("wasmforge.host_function")  # not loaded by a program that has none
+        if typed is not None and isinstance(item, typed.HostFunction):
+            context(store)
+            self.define_func(module, name, item.type, item.function, item.access_caller)
+            return
         entity = entity_of(item)
         store_id = store_id_of(entity)
         if store_id:

@@ -12,7 +12,7 @@ from sys import modules
 
 from wasmforge.engine import Engine, default_engine
 from wasmforge.extern import entity_of, store_id_of
-from wasmforge.func import Func, function_of, host_function
+from wasmforge.func_ import Func, function_of, host_function
 from wasmforge.globals_ import Global
 from wasmforge.linker import Linker
 from wasmforge.memory import Memory, array_interface, read, write
@@ -57,9 +57,9 @@ def load(
 
     Parameters:
         source: a path, the binary (bytes), the text (str starting with a parenthesis or comment), or a `Module`.
-        imports: for each module name, the items by name: Python callables (typed by what the module imports),
-            `Memory`, `Table`, `Global` and `Func` objects, exports of other loaded modules, numbers for immutable
-            globals; or a loaded module instead of such a mapping.
+        imports: for each module name, the items by name: Python callables (typed by what the module imports, or by
+            `wasmforge.func`), `Memory`, `Table`, `Global` and `Func` objects, exports of other loaded modules, numbers
+            for immutable globals; or a loaded module instead of such a mapping.
         config, engine, store: settings, or where to put the instance; at most one of them. By default the
             instance gets the store of what it imports, else a new one in an engine that all loaded modules share.
         wasi: the system interface for programs that use WASI.
@@ -173,6 +173,9 @@ def _resolve(
 def _import(vm: VMStore, name: str, ty: ExternType, item: object) -> Entity:
     """The import `name` of type `ty`, made of what the program gave for it. Whether the types agree is checked by the
     runtime, which has the texts for it."""
+    typed = modules.get("wasmforge.host_function")  # not loaded by a program that has none
+    if typed is not None and isinstance(item, typed.HostFunction):
+        return host_function(vm, item.type, item.function, item.access_caller)
     entity = _entity(item)
     if entity is not None and (
         store_id_of(entity) == vm.id or not isinstance(entity, VMFunction) or not callable(item)
@@ -193,7 +196,25 @@ def _import(vm: VMStore, name: str, ty: ExternType, item: object) -> Entity:
 
 def _bound(function: VMFunction) -> Callable[..., Any]:
     """A function as exports of loaded modules are: a built-in function object, always the same one."""
-    return function.make_callable(function.name or "func")
+    return function.make_callable(function.name or "func", doc=_documentation(function))
+
+
+# Threat: a small module can export a function of a thousand parameters a hundred thousand times.
+_DOCUMENTED = 16
+
+
+def _documentation(function: VMFunction) -> str | None:
+    """What `help` and `inspect.signature` show, in the form in which CPython keeps both; None for a function of so many
+    values that nobody would read it."""
+    ty = function.type
+    if len(ty.params) > _DOCUMENTED or len(ty.results) > _DOCUMENTED:
+        return None
+    names = [f"p{k}, " for k in range(len(ty.params))]
+    name = function.name or "func"
+    shown = _describe(name, FuncType._wrap(ty))
+    # CPython looks for the name before the parenthesis, and `inspect` parses what stands there as a definition.
+    head = f"{name}($self, {''.join(names)}/)\n--\n\n" if name.isidentifier() else ""
+    return f"{head}WebAssembly function {shown}"
 
 
 def _loaded(vm: VMStore, entity: Entity) -> Any:

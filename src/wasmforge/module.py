@@ -32,6 +32,7 @@ class Module(Managed):
     """
 
     _compiled: CompiledModule
+    _image: bytes | None = None  # what `pickle` got of a module that has to be compiled for it
 
     def __init__(self, engine: Engine, wasm: str | bytes | bytearray) -> None:
         _check_engine(engine)
@@ -138,6 +139,7 @@ class Module(Managed):
 
     def _release(self) -> None:
         del self._compiled
+        self._image = None
 
     @property
     def imports(self) -> list[ImportType]:
@@ -158,6 +160,23 @@ class Module(Managed):
     def serialize(self) -> bytearray:
         """The compiled module as bytes: an ELF image with machine code and tables, for `deserialize` or a file."""
         return bytearray(self._open().serialize())
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that the module belongs to, for instance to make a `Store` for a module that was unpickled."""
+        return self._engine
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A module is pickled as its image, with the settings of its engine: `multiprocessing` and
+        `concurrent.futures` take it along, and nothing is compiled on the other side. One that was compiled function by
+        function is compiled whole for it, once."""
+        from wasmforge._pickling import rebuild, settings_of
+        from wasmforge.version import VERSION
+
+        compiled = self._open()
+        if self._image is None:
+            self._image = compiled.serialize()
+        return rebuild, (VERSION, settings_of(self._engine), self._image)
 
     def __repr__(self) -> str:
         if self._closed:

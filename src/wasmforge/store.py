@@ -193,6 +193,12 @@ class Store(Managed):
             raise TypeError(f"expected a WasiConfig, got {type(wasi).__name__}")
         store_data(self).wasi = wasi._consume()
 
+    def __repr__(self) -> str:
+        if self._vm is None:
+            return "<Store closed>"
+        data = store_data(self).data
+        return f"<Store {self._vm.id}{'' if data is None else f' with {type(data).__name__} data'}>"
+
 
 def _unsigned(value: object, name: str) -> int:
     """An unsigned 64-bit number of the embedder."""
@@ -211,7 +217,7 @@ def _limit(value: object, name: str) -> int | None:
 
 def _set_function_class(vm: VMStore) -> None:
     """Function references appear as `Func` to Python. Imported here since `func` needs this module."""
-    from wasmforge.func import function_of, wrap_function
+    from wasmforge.func_ import function_of, wrap_function
 
     vm.wrap_function, vm.unwrap_function = wrap_function, function_of
 

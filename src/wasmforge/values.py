@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from wasmforge.func import Func
+    from wasmforge.func_ import Func
     from wasmforge.runtime import VMStore
 
 __all__ = ["Val", "plain_reference", "to_python"]

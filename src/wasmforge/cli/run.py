@@ -200,7 +200,7 @@ class _Run:
 
     def _call_main(self, store: Store, instance: Instance) -> None:
         """Reactors are initialised; then the function that was asked for is called, else "" or `_start`."""
-        from wasmforge.func import Func
+        from wasmforge.func_ import Func
 
         exports = instance.exports(store)
         initialize = exports.get("_initialize")

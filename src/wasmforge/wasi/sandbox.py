@@ -5,7 +5,7 @@ It is `WasiConfig`, a store with limits and a deadline, put together.
 from __future__ import annotations
 
 from wasmforge.engine import Engine, default_engine
-from wasmforge.func import Func
+from wasmforge.func_ import Func
 from wasmforge.linker import Linker
 from wasmforge.loading import _compile
 from wasmforge.module import Module
