@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from wasmforge import cli
 from wasmforge.cli import modules
+
+from .conftest import Result
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -69,32 +70,6 @@ FUNCTIONS = """(module
   (func $inner unreachable)
   (func (export "trap") (call $inner))
   (global (export "global") i32 (i32.const 1)))"""
-
-
-class Result(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs a command line in a directory of its own. An argument that starts with "(" becomes a file of that text."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> Result:
-        line = []
-        for i, word in enumerate(words):
-            if word.startswith("("):
-                Path(f"file{i}.wat").write_text(word)
-                word = f"file{i}.wat"
-            line.append(word)
-        status = cli.main(line)
-        sys.stdout.flush()
-        out, err = capfd.readouterr()
-        return Result(status, out, err)
-
-    return run
 
 
 # --- run
@@ -439,7 +414,9 @@ def test_help_and_version(run: Callable[..., Result]) -> None:
         ("run", "--unknown", "x"),
         ("--unknown",),
         ("run", "--profile", "perfmap", "x"),
-        ("run", "--config", "x", "y"),
+        ("run", "--config", "no such file", "x"),
+        ("compile", "-W", "timeout=1", "x"),
+        ("wast", "-W", "fuel=1", "x"),
         ("run", "-W", "timeout=soon", "x"),
         ("run", "-W", "exceptions", "x"),
         ("run", "-D", "coredump=x", "x"),

@@ -11,7 +11,7 @@ import pytest
 from wasmforge.cli.errors import UsageError
 from wasmforge.cli.options import Option, describe, parse
 from wasmforge.cli.run import OPTIONS as RUN_OPTIONS
-from wasmforge.cli.settings import _NOT_HERE, GROUPS, SETTINGS, HelpRequest, parse_groups
+from wasmforge.cli.settings import _NOT_HERE, _OFF_HERE, GROUPS, SETTINGS, HelpRequest, parse_groups
 
 TABLE = (
     Option("--flag", "a flag"),
@@ -97,6 +97,8 @@ def settings(*words: str) -> dict[str, object]:
         (["-W", "bulk-memory,multi-value=yes", "-W", "simd=false"],
          {"wasm_bulk_memory": True, "wasm_multi_value": True, "wasm_simd": False}),
         (["-S", "inherit-env", "-Scli=n"], {"inherit-env": True, "cli": False}),
+        (["-W", "fuel=1_000"], {"fuel": 1000, "consume_fuel": True}),
+        (["-W", "exceptions=n,gc=no", "-O", "pooling-allocator=n"], {}),
     ],
 )  # fmt: skip
 def test_groups(words: list[str], expected: dict[str, object]) -> None:
@@ -108,7 +110,9 @@ def test_groups(words: list[str], expected: dict[str, object]) -> None:
     [
         (["-O", "nonsense"], "unknown -O option: nonsense"),
         (["-O", "pooling-allocator=y"], "`-O pooling-allocator` does not work in this version"),
-        (["-W", "fuel=1000"], "`-W fuel` does not work in this version"),
+        (["-W", "gc"], "`-W gc` does not work in this version"),
+        (["-W", "exceptions=y"], "`-W exceptions` does not work in this version"),
+        (["-W", "fuel=18446744073709551616"], "number too large to fit in 64 bits"),
         (["-C", "cranelift-regalloc_checker=1"], "does not work in this version"),
         (["-W", "bulk-memory=maybe"], "unknown boolean flag `maybe`, only yes,no,<nothing> accepted"),
         (["-O", "opt-level=9"], "unknown optimization level `9`, only 0,1,2,s accepted"),
@@ -142,9 +146,46 @@ def test_every_setting_reaches_a_config_property() -> None:
 
 
 def test_what_the_configuration_refuses_is_wrong_usage() -> None:
-    parsed = parse_groups(parse(["-W", "exceptions=y"], RUN_OPTIONS))
-    with pytest.raises(UsageError, match=r"`-W exceptions=y` does not work in wasmforge: .* not supported yet"):
+    parsed = parse_groups(parse(["-C", "compiler=gcc"], RUN_OPTIONS))
+    with pytest.raises(UsageError, match=r"`-C compiler=gcc` does not work in wasmforge: unknown strategy: gcc"):
         parsed.make_config()
+
+
+def test_a_configuration_file_comes_before_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        "[wasm]\nfuel = 7\nsimd = false\ntimeout = '2s'\n[optimize]\nopt-level = 0\n[wasi]\ntcplisten = ['a:1']"
+    )
+    assert settings("--config", str(path), "-W", "simd") == {
+        "fuel": 7, "consume_fuel": True, "wasm_simd": True, "timeout": 2.0, "cranelift_opt_level": "none",
+        "tcplisten": ["a:1"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ("[wasm]\nnonsense = 1", "unknown -W option: nonsense"),
+        ("[wasm]\ngc = true", "`-W gc` does not work"),
+        ("fuel = 1", "unknown table `fuel`"),
+        ("[record]\npath = 'x'", "unknown table `record`"),
+        ("[wasm]\nfuel = {}", "`fuel` must be a boolean, a number or a string"),
+        ("[wasm", "failed to parse configuration file"),
+        (None, "failed to read configuration file"),
+    ],
+)
+def test_configuration_files_with_errors(tmp_path: Path, contents: str | None, message: str) -> None:
+    path = tmp_path / "config.toml"
+    if contents is not None:
+        path.write_text(contents)
+    with pytest.raises(UsageError) as error:
+        settings("--config", str(path))
+    assert message in str(error.value)
+
+
+def test_what_is_accepted_as_off_is_a_switch_that_does_not_work() -> None:
+    not_here = {name for names in _NOT_HERE.values() for name in names.split()}
+    assert not_here >= set(_OFF_HERE.split())
 
 
 def test_every_setting_of_wasmtime_is_known() -> None:

@@ -13,18 +13,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-__all__ = ["main"]
+__all__ = ["SUBCOMMANDS", "import_command", "main"]
 
-SUBCOMMANDS = ("run", "compile", "validate", "wast", "cache")
+SUBCOMMANDS = {
+    "run": "run",
+    "compile": "compile",
+    "validate": "validate",
+    "wast": "wast",
+    "settings": "list_settings",
+    "config": "cache_config",
+    "cache": "cache",
+    "completion": "completion",
+}
+"""And the module of each."""
+
 NOT_HERE = {
     # Wasmtime's other subcommands (reference, table E1).
     "serve": "HTTP components",
-    "explore": "the explorer",
-    "settings": "the list of compiler settings",
-    "config": "cache configuration",
-    "objdump": "the disassembler",
     "wizer": "pre-initialization",
-    "completion": "shell completion",
+    "explore": "the explorer",
+    "objdump": "the disassembler",
 }
 HELP_WORDS = ("-h", "--help")
 VERBOSE_WORDS = ("-v", "--verbose")
@@ -74,7 +82,7 @@ def _dispatch(words: list[str]) -> int:
         command, rest = words[0], words[1:]
     else:
         command, rest = "run", words
-    subcommand = _import(command)
+    subcommand = import_command(command)
     if rest and rest[0] in HELP_WORDS:
         from wasmforge.cli.options import describe
 
@@ -101,15 +109,16 @@ def _version(words: list[str]) -> int:
     return 0
 
 
-def _import(command: str) -> ModuleType:
+def import_command(command: str) -> ModuleType:
+    """The module of a subcommand."""
     # Only the one that is used: each brings what it needs.
     from importlib import import_module
 
-    return import_module(f"wasmforge.cli.{command}")
+    return import_module(f"wasmforge.cli.{SUBCOMMANDS[command]}")
 
 
 def _help() -> str:
-    rows = "\n".join(f"  {name:<10} {_import(name).SUMMARY}" for name in SUBCOMMANDS)
+    rows = "\n".join(f"  {name:<10} {import_command(name).SUMMARY}" for name in SUBCOMMANDS)
     return (
         "Wasmforge, a WebAssembly runtime\n\n"
         "Usage: wasmforge [OPTIONS] <WASM> [ARGS]...   (the same as `wasmforge run`)\n"

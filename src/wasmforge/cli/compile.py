@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["HELP", "OPTIONS", "main"]
+__all__ = ["HELP", "OPTIONS", "check_target", "main"]
 
 SUMMARY = "Compiles a WebAssembly module"
 USAGE = "wasmforge compile [OPTIONS] <MODULE>"
@@ -29,10 +29,11 @@ OPTIONS = (
 def main(argv: Sequence[str]) -> int:
     parsed = parse(argv, OPTIONS)
     settings = parse_groups(parsed)
+    settings.refuse_others("compile", "fuel")
     if len(parsed.arguments) != 1:
         raise UsageError(f"expected one module, got {len(parsed.arguments)}")
     (path,) = parsed.arguments
-    _check_target(parsed.last("--target"))
+    check_target(parsed.last("--target"))
     config = settings.make_config()
 
     from wasmforge.cli.modules import compile_file
@@ -51,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _check_target(target: str | None) -> None:
+def check_target(target: str | None) -> None:
+    """Raises UsageError when `target` is another machine than this one."""
     if target is None:
         return
     import platform

@@ -86,6 +86,7 @@ class _Run:
         """With their paths, the main module first."""
 
     def run(self, config: Any, preloads: list[tuple[str, str]]) -> int:
+        from wasmforge.cli.limits import limit
         from wasmforge.cli.modules import load_file
         from wasmforge.engine import Engine
         from wasmforge.linker import Linker
@@ -102,6 +103,7 @@ class _Run:
             raise CommandError.during(f"failed to load `{self._path}`", error) from None
         self.modules.append((self._path, module))
         store = Store(engine)
+        limit(store, self._settings)
         linker = Linker(engine)
         if self._settings.other.get("cli", True):
             try:

@@ -1,5 +1,6 @@
 """The option groups `-O`, `-C`, `-D`, `-W` and `-S`: one table of the settings that work, and the names of
-Wasmtime's that do not, so that using one says so. `run`, `compile` and `wast` apply them to a `Config`.
+Wasmtime's that do not, so that using one says so. `run`, `compile`, `wast`, `objdump` and `explore` apply them to a
+`Config`; `settings` and `completion` list them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ GROUP_OPTIONS: Final = (
         for short, (name, text, _) in GROUPS.items()
     ),
     Option("--record", "", short="-R", value="KEY[=VAL[,..]]", unsupported="recording is not implemented"),
-    Option("--config", "", value="FILE", unsupported="configuration files are not implemented yet"),
+    Option("--config", "take options of these groups from a TOML file; the command line's come after", value="FILE"),
 )
 
 
@@ -52,6 +53,8 @@ def _size(name: str, text: str | None) -> int:
         raise UsageError(f"`{name}`: invalid number `{text}`") from None
     if value < 0:
         raise UsageError(f"`{name}`: must not be negative, got `{text}`")
+    if value >= 1 << 64:
+        raise UsageError(f"`{name}`: number too large to fit in 64 bits: `{text}`")
     return value
 
 
@@ -93,9 +96,10 @@ class Setting:
         help: a line for `-X help`.
         config: the property of `Config` that it sets, or None for those that the subcommand reads.
         repeat: it may be given several times; the subcommand reads a list.
+        implies: a switch of `Config` that must be on for what the subcommand reads.
     """
 
-    __slots__ = ("config", "help", "name", "parse", "repeat")
+    __slots__ = ("config", "help", "implies", "name", "parse", "repeat")
 
     def __init__(
         self,
@@ -104,7 +108,9 @@ class Setting:
         help: str,  # noqa: A002
         config: str | None,
         repeat: bool = False,
+        implies: str | None = None,
     ) -> None:
+        self.implies = implies
         self.repeat = repeat
         self.name = name
         self.parse = parse
@@ -137,11 +143,33 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
         Setting("parallel-compilation", _boolean, "[=y|n]: compile in several processes", "parallel_compilation"),
         Setting("cache", _boolean, "[=y|n]: keep compiled modules on disk (default: y)", "cache"),
         Setting("cache-config", _text, "=FILE: a configuration file of the cache (TOML)", "cache"),
+        Setting(
+            "cranelift-debug-verifier",
+            _boolean,
+            "[=y|n]: let LLVM check the intermediate code of every function",
+            "cranelift_debug_verifier",
+        ),
     ),
-    "-D": (Setting("address-map", _boolean, "[=y|n]: offsets in backtraces", "generate_address_map"),),
+    "-D": (
+        Setting("debug-info", _boolean, "[=y|n]: keep the module's DWARF in images", "debug_info"),
+        Setting("address-map", _boolean, "[=y|n]: offsets in backtraces", "generate_address_map"),
+    ),
     "-W": (
         Setting("max-wasm-stack", _size, "=N: bytes of stack for WebAssembly", "max_wasm_stack"),
         Setting("timeout", _duration, "=TIME: stop the program after 2s, 100ms, ...", None),
+        Setting("fuel", _size, "=N: stop the program after about N instructions", None, implies="consume_fuel"),
+        Setting(
+            "epoch-interruption",
+            _boolean,
+            "[=y|n]: compile checks of the epoch (nothing here increments it)",
+            "epoch_interruption",
+        ),
+        Setting("max-memory-size", _size, "=N: bytes that each memory may have", None),
+        Setting("max-table-elements", _size, "=N: elements that each table may have", None),
+        Setting("max-instances", _size, "=N: instances at most", None),
+        Setting("max-tables", _size, "=N: tables at most", None),
+        Setting("max-memories", _size, "=N: memories at most", None),
+        Setting("trap-on-grow-failure", _boolean, "[=y|n]: end the program when memory.grow or table.grow fails", None),
         Setting("unknown-imports-trap", _boolean, "[=y|n]: functions that are missing trap when called", None),
         Setting("unknown-imports-default", _boolean, "[=y|n]: functions that are missing return zeros", None),
         Setting("bulk-memory", _boolean, "[=y|n]: bulk memory operations", "wasm_bulk_memory"),
@@ -162,11 +190,8 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
         Setting("function-references", _boolean, "[=y|n]: typed function references", "wasm_function_references"),
         Setting("wide-arithmetic", _boolean, "[=y|n]: integers of 128 bits", "wasm_wide_arithmetic"),
         Setting("extended-const", _boolean, "[=y|n]: operators in constant expressions", "wasm_extended_const"),
-        # The following exist in `Config`, which says what is not supported yet, and accept their `=n`.
         Setting("threads", _boolean, "[=y|n]: shared memories and atomic instructions", "wasm_threads"),
         Setting("shared-memory", _boolean, "[=y|n]: shared memories can be created", "shared_memory"),
-        Setting("exceptions", _boolean, "[=n]: exceptions", "wasm_exceptions"),
-        Setting("epoch-interruption", _boolean, "[=n]: interruption by epochs", "epoch_interruption"),
     ),
     "-S": (
         Setting("cli", _boolean, "[=y|n]: give the program WASI (default: y)", None),
@@ -188,11 +213,10 @@ _NOT_HERE: Final[dict[str, str]] = {
         pooling-max-tables-per-component pooling-max-tables-per-module pooling-max-memories-per-module
         pooling-total-gc-heaps dynamic-memory-guard-size static-memory-guard-size static-memory-forced
         static-memory-maximum-size dynamic-memory-reserved-for-growth pooling-pagemap-scan""",
-    "-C": "collector cranelift-debug-verifier pcc native-unwind-info inlining",
-    "-D": "debug-info guest-debug logging log-to-files coredump",
-    "-W": """nan-canonicalization fuel async-stack-size async-stack-zeroing unknown-exports-allow wmemcheck
-        max-memory-size max-table-elements max-instances max-tables max-memories trap-on-grow-failure
-        all-proposals shared-everything-threads component-model component-model-async
+    "-C": "collector pcc native-unwind-info inlining",
+    "-D": "guest-debug logging log-to-files coredump",
+    "-W": """nan-canonicalization async-stack-size async-stack-zeroing unknown-exports-allow wmemcheck
+        exceptions all-proposals shared-everything-threads component-model component-model-async
         component-model-async-builtins component-model-async-stackful component-model-threading
         component-model-error-context component-model-gc stack-switching gc
         gc-support component-model-fixed-length-lists concurrency-support""",
@@ -203,6 +227,18 @@ _NOT_HERE: Final[dict[str, str]] = {
 }
 
 
+_OFF_HERE: Final = """memory-may-move pooling-allocator pooling-memory-protection-keys pooling-pagemap-scan
+    pcc inlining guest-debug logging log-to-files nan-canonicalization async-stack-zeroing unknown-exports-allow
+    wmemcheck shared-everything-threads component-model component-model-async component-model-async-builtins
+    component-model-async-stackful component-model-threading component-model-error-context component-model-gc
+    stack-switching exceptions gc gc-support component-model-fixed-length-lists cli-exit-with-code nn threads http
+    config keyvalue listenfd tls inherit-network allow-ip-name-lookup tcp udp network-error-code p3"""
+"""Of those, the switches whose `=n` is true here: it is accepted, since a script that says so gets what it wants."""
+
+_TABLES: Final = {name[2:]: short for short, (name, _, _) in GROUPS.items()}
+"""The tables of a configuration file, by Wasmtime's names: `[optimize]`, `[wasm]`, ..."""
+
+
 class Settings:
     """The settings of a command line: by `Config` property, and by name for those that the subcommand reads."""
 
@@ -211,6 +247,12 @@ class Settings:
     def __init__(self) -> None:
         self.config: dict[str, tuple[str, Any]] = {}  # property: the option as written, value
         self.other: dict[str, Any] = {}
+
+    def refuse_others(self, command: str, *but: str) -> None:
+        """Raises UsageError for a setting that `command` would ignore: one that it is to read itself, not in `but`."""
+        for name in self.other:
+            if name not in but:
+                raise UsageError(f"`{name}` does not work with `wasmforge {command}`: it is a setting of `run`")
 
     def make_config(self) -> Config:
         """Raises UsageError for a setting that the configuration refuses."""
@@ -234,11 +276,37 @@ def parse_groups(parsed: Parsed) -> Settings:
         HelpRequest: `-X help` was given.
     """
     settings = Settings()
+    path = parsed.last("--config")
+    if path is not None:
+        _apply_file(settings, path)
     for short, (name, _, _) in GROUPS.items():
         for text in parsed.all(name):
             for part in text.split(","):
                 _apply(settings, short, part)
     return settings
+
+
+def _apply_file(settings: Settings, path: str) -> None:
+    """The settings of a configuration file (Wasmtime's `--config`): a table a group, with the same keys."""
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            contents = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"failed to read configuration file `{path}`: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"failed to parse configuration file `{path}`: {error}") from None
+    for name, table in contents.items():
+        if name not in _TABLES or not isinstance(table, dict):
+            expected = ", ".join(_TABLES)
+            raise UsageError(f"configuration file `{path}`: unknown table `{name}`, expected one of {expected}")
+        for key, value in table.items():
+            for item in value if isinstance(value, list) else [value]:
+                if not isinstance(item, (bool, int, float, str)):
+                    raise UsageError(f"configuration file `{path}`: `{key}` must be a boolean, a number or a string")
+                text = ("n", "y")[item] if isinstance(item, bool) else str(item)
+                _apply(settings, _TABLES[name], f"{key}={text}")
 
 
 def _apply(settings: Settings, group: str, part: str) -> None:
@@ -249,6 +317,8 @@ def _apply(settings: Settings, group: str, part: str) -> None:
     for setting in SETTINGS[group]:
         if setting.name == key:
             parsed = setting.parse(key, value)
+            if setting.implies is not None:
+                settings.config[setting.implies] = (f"{group} {part}", True)
             if setting.repeat:
                 settings.other.setdefault(key, []).append(parsed)
             elif setting.config is None:
@@ -256,7 +326,10 @@ def _apply(settings: Settings, group: str, part: str) -> None:
             else:
                 settings.config[setting.config] = (f"{group} {part}", parsed)
             return
-    if key in _NOT_HERE[group].split() or (group == "-C" and key.startswith("cranelift-")):
+    known = key in _NOT_HERE[group].split()
+    if known and key in _OFF_HERE.split() and value in ("n", "no", "false"):
+        return
+    if known or (group == "-C" and key.startswith("cranelift-")):
         raise UsageError(f"`{group} {key}` does not work in this version of wasmforge; `{group} help` lists what does")
     raise UsageError(f"unknown {group} option: {key}; `{group} help` lists what exists")
 

@@ -29,6 +29,7 @@ OPTIONS = (
 def main(argv: Sequence[str]) -> int:
     parsed = parse(argv, OPTIONS)
     settings = parse_groups(parsed)
+    settings.refuse_others("wast")
     if not parsed.arguments:
         raise UsageError("the following required arguments were not provided:\n  <SCRIPT_FILE>...")
 

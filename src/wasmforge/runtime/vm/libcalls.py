@@ -18,12 +18,23 @@ __all__ = ["BUILTIN_FUNCTIONS"]
 
 def _memory_grow(vmctx: int, delta: int, memory: int) -> int:
     """memory.grow: pages -> the old size or -1."""
-    return instance_of(vmctx).memories[memory].grow(delta)
+    old = instance_of(vmctx).memories[memory].grow(delta)
+    return _grow_failed(vmctx, "memory") if old < 0 else old
 
 
 def _table_grow(vmctx: int, table: int, delta: int, word: int) -> int:
     """table.grow: elements and their initial word -> the old size or -1."""
-    return instance_of(vmctx).tables[table].grow_raw(delta, word)
+    old = instance_of(vmctx).tables[table].grow_raw(delta, word)
+    return _grow_failed(vmctx, "table") if old < 0 else old
+
+
+def _grow_failed(vmctx: int, kind: str) -> int:
+    """What the guest sees: -1, unless its store wants its end."""
+    if store_of_id(instance_of(vmctx).store_id).limits.trap_on_grow_failure:
+        from wasmforge.syntax.errors import WasmtimeError
+
+        raise WasmtimeError(f"forcing a {kind} growth failure to be a trap")
+    return -1
 
 
 def _table_fill(vmctx: int, table: int, start: int, word: int, count: int) -> None:

@@ -20,9 +20,10 @@ same limit in the validator, and in browsers (WebAssembly JavaScript interface, 
 
 class StoreLimits:
     """Limits of one store; None is no limit. `memory_size` is bytes a memory, `table_elements` elements a table;
-    the others count what instances may create."""
+    the others count what instances may create. With `trap_on_grow_failure` a guest whose memory or table cannot grow
+    ends with an error instead of seeing -1."""
 
-    __slots__ = ("instances", "memories", "memory_size", "table_elements", "tables")
+    __slots__ = ("instances", "memories", "memory_size", "table_elements", "tables", "trap_on_grow_failure")
 
     def __init__(self) -> None:
         self.memory_size: int | None = None
@@ -30,6 +31,7 @@ class StoreLimits:
         self.instances: int | None = None
         self.tables: int | None = None
         self.memories: int | None = None
+        self.trap_on_grow_failure = False
 
     def allows_memory(self, size: int) -> bool:
         """Whether a memory may have `size` bytes."""

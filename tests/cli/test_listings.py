@@ -1,0 +1,156 @@
+"""`settings`, `config new` and `completion`: what they write is what the tables say, and what reads it accepts it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wasmforge.cli import SUBCOMMANDS
+from wasmforge.cli.completion import _commands
+from wasmforge.cli.list_settings import default
+from wasmforge.cli.settings import GROUPS, SETTINGS
+from wasmforge.runtime.cache.settings import default_settings, load_settings
+
+from .conftest import Result
+
+
+class TestSettings:
+    def test_every_setting_has_a_line_with_its_default(self, run: Callable[..., Result]) -> None:
+        result = run("settings")
+        assert (result.status, result.err) == (0, "")
+        rows = {line.split()[0]: line.split()[1] for line in result.out.splitlines() if line.startswith("  ")}
+        assert set(rows) == {setting.name for settings in SETTINGS.values() for setting in settings}
+        # Some of Wasmtime's (reference, tables E3 to E7), and what is not limited.
+        assert rows["memory-guard-size"] == str(32 << 20)
+        assert rows["max-wasm-stack"] == str(512 << 10)
+        assert (rows["simd"], rows["custom-page-sizes"], rows["fuel"]) == ("y", "n", "-")
+
+    def test_defaults_are_accepted_and_change_nothing(self) -> None:
+        from wasmforge.cli.options import parse
+        from wasmforge.cli.run import OPTIONS
+        from wasmforge.cli.settings import parse_groups
+        from wasmforge.config import Config
+
+        words = []
+        for group, settings in SETTINGS.items():
+            for setting in settings:
+                value = default(setting)
+                words += ["-" + group[1:], f"{setting.name}={value}"] if value is not None else []
+        config = parse_groups(parse(words, OPTIONS)).make_config()
+        assert config._consume() == Config()._consume()
+
+    def test_json(self, run: Callable[..., Result]) -> None:
+        found = json.loads(run("settings", "--json").out)
+        assert found["triple"].startswith("x86_64")
+        assert set(found["settings"]) == {name[2:] for name, _, _ in GROUPS.values()}
+        assert {"name": "bulk-memory", "default": "y", "description": "bulk memory operations"} in found["settings"][
+            "wasm"
+        ]
+
+    def test_refusals(self, run: Callable[..., Result]) -> None:
+        assert run("settings", "--target", "riscv64gc-unknown-linux-gnu").status == 2
+        assert run("settings", "x").status == 2
+
+
+class TestConfigNew:
+    def test_the_file_says_what_holds_without_it(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        result = run("config", "new", "deep/er/cache.toml")
+        path = tmp_path / "deep" / "er" / "cache.toml"
+        assert result == Result(0, f"Successfully created a new configuration file at {path}\n", "")
+        uncommented = path.read_text().replace("# d", "d").replace("# f", "f")
+        assert "directory = " in uncommented
+        for text in (path.read_text(), uncommented):
+            path.write_text(text)
+            settings = load_settings(str(path))
+            assert settings is not None
+            for name in ("size_limit", "size_percent", "count_limit", "count_percent"):
+                assert getattr(settings, name) == getattr(default_settings(), name)
+        assert run("-C", "cache-config=deep/er/cache.toml", "(module)").status == 0
+
+    def test_a_file_that_exists_is_left_alone(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        (tmp_path / "mine").write_text("mine")
+        result = run("config", "new", "mine")
+        assert result.status == 1
+        assert "it exists already" in result.err
+        assert (tmp_path / "mine").read_text() == "mine"
+
+    def test_the_default_place(
+        self, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        assert run("config", "new").status == 0
+        assert (tmp_path / "wasmforge" / "config.toml").exists()
+
+    def test_a_hostile_directory_name_stays_one_string(self) -> None:
+        import tomllib
+
+        from wasmforge.cli.cache_config import _quoted
+
+        name = '/a"\nenabled = false\n\\\x1b'
+        assert tomllib.loads(f"directory = {_quoted(name)}") == {"directory": name}
+
+    @pytest.mark.parametrize("words", [(), ("old",), ("new", "a", "b")])
+    def test_refusals(self, run: Callable[..., Result], words: tuple[str, ...]) -> None:
+        assert run("config", *words).status == 2
+
+
+class TestCompletion:
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_every_command_option_and_setting_is_there(self, run: Callable[..., Result], shell: str) -> None:
+        result = run("completion", shell)
+        assert (result.status, result.err) == (0, "")
+        for command, (_, options) in _commands().items():
+            assert command in result.out
+            for option in options:
+                assert (f"-l {option.name[2:]} " if shell == "fish" else option.name) in result.out
+        for settings in SETTINGS.values():
+            assert all(setting.name in result.out for setting in settings)
+        assert "--profile" not in result.out  # it does not work
+
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_the_shell_reads_it(self, run: Callable[..., Result], tmp_path: Path, shell: str) -> None:
+        program = shutil.which(shell)
+        if program is None:
+            pytest.skip(f"{shell} is not installed")
+        script = tmp_path / "script"
+        script.write_text(run("completion", shell).out)
+        subprocess.run([program, "-n", script], check=True, timeout=20)
+
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [
+            ("wasmforge va", "validate"),
+            ("wasmforge run -W max-m", "max-memory-size= max-memories="),
+            ("wasmforge --wasm fu", "fuel= function-references"),
+            ("wasmforge run --inv", "--invoke"),
+            ("wasmforge --inv", "--invoke"),
+            ("wasmforge compile --inv", ""),
+            ("wasmforge cache cl", "clear"),
+            ("wasmforge completion z", "zsh"),
+        ],
+    )
+    def test_bash_completes(self, run: Callable[..., Result], tmp_path: Path, line: str, expected: str) -> None:
+        program = shutil.which("bash")
+        if program is None:
+            pytest.skip("bash is not installed")
+        (tmp_path / "script").write_text(run("completion", "bash").out)
+        test = (
+            'source ./script; compopt() { :; }; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _wasmforge; '
+            'echo "${COMPREPLY[*]}"'
+        )
+        out = subprocess.run([program, "-c", test, "-", *line.split()], capture_output=True, text=True, timeout=20)
+        assert (out.stdout, out.stderr) == (expected + "\n", "")
+
+    @pytest.mark.parametrize("words", [(), ("elvish",), ("powershell",), ("tcsh",), ("bash", "zsh")])
+    def test_refusals(self, run: Callable[..., Result], words: tuple[str, ...]) -> None:
+        assert run("completion", *words).status == 2
+
+
+def test_every_subcommand_has_a_module_with_help(run: Callable[..., Result]) -> None:
+    for command in SUBCOMMANDS:
+        assert f"Usage: wasmforge {command}" in run(command, "--help").out
