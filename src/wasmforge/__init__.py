@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from wasmforge.host_function import v128 as v128
     from wasmforge.instance import Instance as Instance
     from wasmforge.linker import Linker as Linker
+    from wasmforge.loading import call_async as call_async
     from wasmforge.loading import load as load
+    from wasmforge.loading import load_async as load_async
     from wasmforge.memory import Memory as Memory
     from wasmforge.module import Module as Module
     from wasmforge.sharedmemory import SharedMemory as SharedMemory
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from wasmforge.syntax.errors import WasmtimeError as WasmtimeError
     from wasmforge.table import Table as Table
     from wasmforge.text import wat2wasm as wat2wasm
+    from wasmforge.timeouts import CallTimeout as CallTimeout
     from wasmforge.trap import ExitTrap as ExitTrap
     from wasmforge.trap import Frame as Frame
     from wasmforge.trap import Trap as Trap
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "CallTimeout",
     "Caller",
     "Clocks",
     "CompletedRun",
@@ -109,6 +113,7 @@ __all__ = [
     "WasiConfig",
     "WasmtimeError",
     "ZipDirectory",
+    "call_async",
     "externref",
     "f32",
     "f64",
@@ -117,6 +122,7 @@ __all__ = [
     "i32",
     "i64",
     "load",
+    "load_async",
     "run",
     "v128",
     "wat2wasm",
@@ -127,6 +133,7 @@ __version__ = VERSION
 # The module that each public name is defined in. `load` is not in a module `load`: importing a submodule binds its
 # name here, and would hide the function.
 _MODULES = {
+    "CallTimeout": "timeouts",
     "Caller": "func_",
     "Clocks": "wasi",
     "CompletedRun": "wasi.sandbox",
@@ -169,6 +176,7 @@ _MODULES = {
     "WasiConfig": "wasi",
     "WasmtimeError": "syntax.errors",
     "ZipDirectory": "wasi",
+    "call_async": "loading",
     "externref": "host_function",
     "f32": "host_function",
     "f64": "host_function",
@@ -177,6 +185,7 @@ _MODULES = {
     "i32": "host_function",
     "i64": "host_function",
     "load": "loading",
+    "load_async": "loading",
     "run": "wasi.sandbox",
     "v128": "host_function",
     "wat2wasm": "text",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wasmforge.runtime.cache import ImageCache
     from wasmforge.runtime.cache.settings import CacheSettings
     from wasmforge.syntax.module import Module as SyntaxModule
+    from wasmforge.timeouts import EpochTicker
     from wasmforge.validation import ModuleValidation
 
 __all__ = ["Engine"]
@@ -69,6 +70,30 @@ class Engine(Managed):
         """
         self._check_open()
         self._state.increment_epoch()
+
+    def tick_epochs(self, seconds: float) -> EpochTicker:
+        """Let a thread begin a new epoch again and again, so that deadlines of stores are times::
+
+            with engine.tick_epochs(0.01):
+                ...
+
+        The thread is a daemon; it ends with the block, with `stop()` of what this returns, or with the engine. A call
+        that keeps the GIL holds its ticks up, as it does with all Python threads: WebAssembly that runs without a break
+        is only stopped by epochs where calls release the GIL (`Func.bind(..., release_gil=True)`). A time limit for
+        calls that keep it is `Func.call(..., timeout=...)`.
+
+        Parameters:
+            seconds: between two epochs.
+
+        Raises:
+            ValueError: not more than 0 seconds.
+        """
+        self._check_open()
+        if not seconds > 0:
+            raise ValueError(f"the time between two epochs must be more than 0 seconds, got {seconds}")
+        from wasmforge.timeouts import EpochTicker
+
+        return EpochTicker(self, seconds)
 
     @property
     def _optimises(self) -> bool:

@@ -15,10 +15,11 @@ from wasmforge.syntax.types import is_reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
     from wasmforge.extern import Extern
+    from wasmforge.runtime.vm.async_call import AsyncCall
     from wasmforge.store import Storelike
     from wasmforge.types import FuncType
 
@@ -37,14 +38,15 @@ class Func:
         ty: its type.
         func: the Python callable behind it. It gets ints, floats, `Func`s (funcref) and objects (externref), and
             returns None, one value, or a sequence of them. An exception passes through WebAssembly to the call that
-            entered it.
+            entered it. A coroutine function (`async def`), or one that returns another awaitable of these, can be
+            called within `call_async` only, which waits for it.
         access_caller: pass a `Caller` as first argument.
 
     Raises:
         TypeError: an argument has the wrong type.
     """
 
-    __slots__ = ("__weakref__", "_call", "_function", "_vm")
+    __slots__ = ("__weakref__", "_async_call", "_call", "_function", "_vm")
 
     def __init__(self, store: Storelike, ty: FuncType, func: Callable[..., Any], access_caller: bool = False) -> None:
         from wasmforge.types import FuncType  # `types` and `values` are not needed for calling what instances export
@@ -59,6 +61,7 @@ class Func:
         self._function = function
         self._vm = function.store
         self._call: Callable[..., Any] | None = None  # made at the first call: most exports are never called
+        self._async_call: AsyncCall | None = None
 
     @classmethod
     def _wrap(cls, function: VMFunction) -> Func:
@@ -118,6 +121,68 @@ class Func:
             return call(*map(plain_reference, params))
 
         return call_with_references
+
+    def call(self, store: Storelike, *params: Any, timeout: float | None = None) -> Any:
+        """Call the function, for no longer than `timeout` seconds.
+
+        Parameters:
+            store, params: as in calling the object itself, which this is without a timeout.
+            timeout: seconds by the monotonic clock after which WebAssembly is stopped, wherever it is. A host function
+                is not: it goes on, and the time is up when it returns.
+
+        Raises:
+            CallTimeout: the time was up. What the guest did until then stays done.
+            What calling the object raises.
+        """
+        if timeout is None:
+            return self(store, *params)
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise TypeError(f"timeout must be a number of seconds or None, got {type(timeout).__name__}")
+        from wasmforge.runtime.deadline import Deadline
+        from wasmforge.timeouts import CallTimeout
+
+        name = self._function.name or "func"
+        with Deadline(
+            check_store(store, self._vm.id),
+            timeout,
+            lambda: CallTimeout(f"`{name}` was stopped: it ran for longer than {timeout:g} seconds"),
+        ):
+            return self(store, *params)
+
+    def call_async(self, store: Storelike, *params: Any) -> Coroutine[Any, Any, Any]:
+        """Call the function as a coroutine, in which asynchronous host functions can be awaited::
+
+            result = await func.call_async(store, 1, 2)
+
+        While such a host function waits, other coroutines run, and its store waits: one asynchronous call at a time
+        can be in a store. WebAssembly itself computes without a break unless its store yields
+        (`Store.epoch_deadline_async_yield_and_update`, `Store.fuel_async_yield_interval`).
+
+        A cancellation (also by `asyncio.timeout`) is raised in the host function that waits and passes through
+        WebAssembly like any exception, so nothing is left of the call.
+
+        Parameters, results and exceptions as in a call; also:
+
+        Raises:
+            WasmtimeError: another call is under way in the store.
+        """
+        check_store(store, self._vm.id)
+        self._check_count(len(params))
+        call = self._async_call
+        if call is None:
+            call = self._async_call = self._function.async_call()
+        if any(map(is_reference, self._function.type.params)):
+            from wasmforge.values import plain_reference
+
+            return call.call(*map(plain_reference, params))
+        return call.call(*params)
+
+    def bind_async(
+        self, store: Storelike, *, release_gil: bool | None = None
+    ) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """The function as a coroutine function, which takes the parameters alone; see `call_async` and `bind`."""
+        check_store(store, self._vm.id)
+        return self._function.async_call(release_gil=release_gil).call
 
     def _check_count(self, given: int) -> None:
         expected = len(self._function.type.params)
@@ -191,10 +256,11 @@ def host_function(vm: VMStore, ty: FuncType, func: Callable[..., Any], access_ca
         from wasmforge.types import _check_engine
 
         _check_engine(vm, ty._owner)
+    awaited = is_coroutine_function(func)
     if any(map(is_reference, ty._type.results)):
-        func = _with_plain_results(func)
+        func = _with_plain_results(func, awaited)
     if not access_caller:
-        return vm.new_function(ty._type, func, name=name)
+        return vm.new_function(ty._type, func, name=name, awaited=awaited)
     # The store keeps the callable alive: a strong reference back would be a cycle that only the collector can free.
     weak = vm.weak
 
@@ -205,21 +271,59 @@ def host_function(vm: VMStore, ty: FuncType, func: Callable[..., Any], access_ca
         finally:
             caller._invalidate()
 
-    return vm.new_function(ty._type, call_with_caller, name=name, caller=True)
+    async def call_later_with_caller(instance: VMInstance | None, *params: Any) -> Any:
+        caller = Caller(require(weak), instance)
+        try:
+            return await func(caller, *params)
+        finally:
+            caller._invalidate()
+
+    call = call_later_with_caller if awaited else call_with_caller
+    return vm.new_function(ty._type, call, name=name, caller=True, awaited=awaited)
 
 
-def _with_plain_results(func: Callable[..., Any]) -> Callable[..., Any]:
+def is_coroutine_function(func: Any) -> bool:
+    """Whether calling it gives a coroutine: `inspect.iscoroutinefunction`, and callable objects, without an import that
+    takes longer than most of ours."""
+    seen = 0
+    while seen < 100:  # partial objects nest, and may be made to refer to themselves
+        seen += 1
+        if getattr(func, "_is_coroutine_mark", None) is not None:  # inspect.markcoroutinefunction
+            return True
+        wrapped = getattr(func, "__func__", None)  # of a method
+        if wrapped is None and type(func).__name__ == "partial":
+            wrapped = getattr(func, "func", None)
+        code = getattr(func, "__code__", None)
+        if wrapped is None and code is None and not isinstance(func, type):
+            wrapped = getattr(type(func), "__call__", None)  # noqa: B004
+            if wrapped is None or getattr(wrapped, "__code__", None) is None:
+                return False
+        if wrapped is None:
+            return bool(getattr(code, "co_flags", 0) & _CO_COROUTINE)
+        func = wrapped
+    return False
+
+
+_CO_COROUTINE = 0x80
+
+
+def _with_plain_results(func: Callable[..., Any], awaited: bool) -> Callable[..., Any]:
     """`func` with references taken out of `Val`s. (Numbers need no such help: a `Val` converts to them itself.)"""
 
     from wasmforge.values import plain_reference
 
-    def call(*params: Any) -> Any:
-        results = func(*params)
+    def plain(results: Any) -> Any:
         if isinstance(results, (list, tuple)):
             return [plain_reference(result) for result in results]
         return plain_reference(results)
 
-    return call
+    async def call_later(*params: Any) -> Any:
+        return plain(await func(*params))
+
+    def call(*params: Any) -> Any:
+        return plain(func(*params))
+
+    return call_later if awaited else call
 
 
 class Caller:

@@ -46,6 +46,17 @@ class Instance:
         self._exports: InstanceExports | None = None
 
     @classmethod
+    async def instantiate_async(cls, store: Storelike, module: Module, imports: Sequence[Extern]) -> Instance:
+        """Make an instance whose start function may call asynchronous host functions; parameters and exceptions as of
+        the class."""
+        vm = context(store)
+        if not isinstance(module, Module):
+            raise WrongTypeError(f"expected a Module, got {type(module).__name__}")
+        instance = vm.instantiate(module._open(), [entity_of(item) for item in imports])
+        await instance.run_start_async()
+        return cls._wrap(instance)
+
+    @classmethod
     def _wrap(cls, instance: VMInstance) -> Instance:
         self = cls.__new__(cls)
         self._instance = instance

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wasmforge.extern import Entity, Extern
     from wasmforge.func_ import Caller
     from wasmforge.host_function import HostFunction
-    from wasmforge.runtime import CompiledModule
+    from wasmforge.runtime import CompiledModule, VMInstance
     from wasmforge.store import Storelike
 
 __all__ = ["Linker"]
@@ -201,13 +201,24 @@ class Linker(Managed):
             WasmtimeError: an import is not defined, or what is defined does not fit.
             Trap: as `Instance`.
         """
+        instance = self._allocate(store, module)
+        instance.run_start()
+        return Instance._wrap(instance)
+
+    async def instantiate_async(self, store: Storelike, module: Module) -> Instance:
+        """Make an instance with imports from this linker, whose start function may call asynchronous host functions.
+        Raises what `instantiate` raises."""
+        instance = self._allocate(store, module)
+        await instance.run_start_async()
+        return Instance._wrap(instance)
+
+    def _allocate(self, store: Storelike, module: Module) -> VMInstance:
+        """An instance whose start function has not run."""
         self._check_open()
         vm = context(store)
         if not isinstance(module, Module):
             raise WrongTypeError(f"expected a Module, got {type(module).__name__}")
-        instance = vm.instantiate(module._open(), self._imports(store, module))
-        instance.run_start()
-        return Instance._wrap(instance)
+        return vm.instantiate(module._open(), self._imports(store, module))
 
     def get_default(self, store: Storelike, name: str) -> Func:
         """The default function of the module `name`: its export with the empty name, else `_start`, else a function

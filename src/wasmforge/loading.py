@@ -19,6 +19,7 @@ from wasmforge.memory import Memory, array_interface, read, write
 from wasmforge.module import Module
 from wasmforge.runtime import LinearMemory, VMFunction, VMGlobal, VMTable
 from wasmforge.runtime.link import unknown_import
+from wasmforge.runtime.native.gates import CallTarget
 from wasmforge.runtime.store import store_of_id
 from wasmforge.store import Store
 from wasmforge.syntax.errors import WasmtimeError
@@ -28,7 +29,7 @@ from wasmforge.values import to_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
     from os import PathLike
     from typing import Any
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from wasmforge.types import ExternType
     from wasmforge.wasi import WasiConfig
 
-__all__ = ["LoadedGlobal", "LoadedMemory", "LoadedModule", "LoadedTable", "load"]
+__all__ = ["LoadedGlobal", "LoadedMemory", "LoadedModule", "LoadedTable", "call_async", "load", "load_async"]
 
 ELF_MAGIC = b"\x7fELF"
 WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
@@ -73,6 +74,62 @@ def load(
         Trap: the start function trapped.
         OSError: the file cannot be read.
     """
+    store, module, instance = _instantiate(source, imports, config, engine, store, wasi)
+    instance.run_start()
+    return LoadedModule(store, module, instance)
+
+
+async def load_async(
+    source: str | bytes | bytearray | PathLike[str] | Module,
+    imports: Mapping[str, Mapping[str, Any] | LoadedModule] | None = None,
+    *,
+    config: Config | None = None,
+    engine: Engine | None = None,
+    store: Store | None = None,
+    wasi: WasiConfig | None = None,
+) -> LoadedModule:
+    """Compile and instantiate a module whose imports may be coroutine functions (`async def`), in its start function
+    too::
+
+        app = await wasmforge.load_async("app.wasm", {"env": {"fetch": fetch}})
+        print(await app.run(1))
+
+    As `load`, but the functions of the object are coroutine functions. One call at a time can be in a store.
+    """
+    store, module, instance = _instantiate(source, imports, config, engine, store, wasi)
+    await instance.run_start_async()
+    return LoadedModule(store, module, instance, asynchronous=True)
+
+
+def call_async(function: Callable[..., Any], *params: Any) -> Coroutine[Any, Any, Any]:
+    """Call a function of a loaded module, or one that `Func.bind` gave, as a coroutine, in which asynchronous host
+    functions can be awaited; see `Func.call_async`::
+
+        await wasmforge.call_async(app.run, 1)
+
+    Raises:
+        TypeError: `function` is not a function of an instance.
+    """
+    target = getattr(function, "__self__", None)
+    owner = getattr(target, "owner", None)
+    if not isinstance(owner, VMFunction):
+        raise TypeError(f"expected a function of a loaded module, got {type(function).__name__}")
+    if isinstance(target, CallTarget):
+        if target.async_call is None:
+            target.async_call = owner.async_call()
+        return target.async_call.call(*params)  # type: ignore[no-any-return]
+    return owner.async_call().call(*params)
+
+
+def _instantiate(
+    source: str | bytes | bytearray | PathLike[str] | Module,
+    imports: Mapping[str, Mapping[str, Any] | LoadedModule] | None,
+    config: Config | None,
+    engine: Engine | None,
+    store: Store | None,
+    wasi: WasiConfig | None,
+) -> tuple[Store, Module, VMInstance]:
+    """What `load` does before the start function runs."""
     if sum(x is not None for x in (config, engine, store)) > 1:
         raise TypeError("give at most one of config, engine and store")
     imports = {} if imports is None else imports
@@ -87,9 +144,7 @@ def load(
     module = source if isinstance(source, Module) else _compile(store.engine, source)
     if wasi is not None:
         store.set_wasi(wasi)
-    instance = vm.instantiate(module._open(), _resolve(store, module, imports, wasi is not None))
-    instance.run_start()
-    return LoadedModule(store, module, instance)
+    return store, module, vm.instantiate(module._open(), _resolve(store, module, imports, wasi is not None))
 
 
 def _compile(engine: Engine, source: str | bytes | bytearray | PathLike[str]) -> Module:
@@ -217,9 +272,9 @@ def _documentation(function: VMFunction) -> str | None:
     return f"{head}WebAssembly function {shown}"
 
 
-def _loaded(vm: VMStore, entity: Entity) -> Any:
+def _loaded(vm: VMStore, entity: Entity, asynchronous: bool) -> Any:
     if isinstance(entity, VMFunction):
-        return _bound(entity)
+        return entity.async_call().call if asynchronous else _bound(entity)
     if isinstance(entity, LinearMemory):
         return LoadedMemory(vm, entity)
     if isinstance(entity, VMTable):
@@ -234,11 +289,11 @@ class LoadedModule:
     # Slots are found before the instance's dictionary: an export of one of these names is reached as an item.
     __slots__ = ("__dict__", "__weakref__", "_exports", "_instance", "_module", "_store")
 
-    def __init__(self, store: Store, module: Module, instance: VMInstance) -> None:
+    def __init__(self, store: Store, module: Module, instance: VMInstance, asynchronous: bool = False) -> None:
         self._store = store
         self._module = module
         self._instance = instance
-        self._exports = {name: _loaded(instance.store, entity) for name, entity in instance.exports()}
+        self._exports = {name: _loaded(instance.store, entity, asynchronous) for name, entity in instance.exports()}
         self.__dict__.update(self._exports)
 
     def __getitem__(self, name: str) -> Any:

@@ -135,7 +135,8 @@ class Store(Managed):
 
     def epoch_deadline_trap(self) -> None:
         """Let guests trap at their deadline, which is the default."""
-        self._context().budget.on_epoch = None
+        budget = self._context().budget
+        budget.on_epoch, budget.epoch_yields = None, False
 
     def epoch_deadline_callback(self, callback: Callable[[], int | None]) -> None:
         """Let `callback` decide at the deadline (Wasmtime's `Store::epoch_deadline_callback`).
@@ -152,7 +153,34 @@ class Store(Managed):
             ticks = callback()
             return None if ticks is None else _unsigned(ticks, "what the epoch callback returns")
 
-        self._context().budget.on_epoch = on_epoch
+        budget = self._context().budget
+        budget.on_epoch, budget.epoch_yields = on_epoch, False
+
+    def epoch_deadline_async_yield_and_update(self, delta: int) -> None:
+        """Let guests in asynchronous calls (`Func.call_async`) give way to the event loop at their deadline, and go on
+        with one `delta` epochs later. Synchronous calls, which cannot give way, just go on.
+
+        Parameters:
+            delta: the epochs until the next time.
+        """
+        ticks = _unsigned(delta, "delta")
+        budget = self._context().budget
+        budget.on_epoch, budget.epoch_yields = (lambda: ticks), True
+
+    def fuel_async_yield_interval(self, interval: int | None) -> None:
+        """Let guests in asynchronous calls (`Func.call_async`) give way to the event loop whenever they have burnt so
+        much fuel. Synchronous calls, which cannot give way, just go on.
+
+        Parameters:
+            interval: units of fuel, at least 1; None for never.
+
+        Raises:
+            WasmtimeError: the engine's `Config.consume_fuel` is off.
+            ValueError: the interval is 0.
+        """
+        if interval is not None and _unsigned(interval, "interval") == 0:
+            raise ValueError("fuel_async_yield_interval must not be 0")
+        self._context().budget.fuel_interval = interval
 
     def set_limits(
         self,

@@ -192,7 +192,7 @@ class HostFuncContext:
     ARRAY_CALL: Final = 16
     CALLABLE: Final = 24  # PyObject *, kept alive by the store
     PARAM_COUNT: Final = 32  # u32
-    RESULT_COUNT: Final = 36  # u32
+    RESULT_COUNT: Final = 36  # u32; with HOST_RESULTS_AWAITED when the callable returns an awaitable of the results
     NAME: Final = 40  # const char *, UTF-8, for error messages; may be null
     TYPES: Final = 48  # one byte a parameter, then one a result: ValType
 
@@ -222,6 +222,8 @@ class WasiGuest:
     MAX_IOVECS: Final = 16
 
 
+HOST_RESULTS_AWAITED: Final = 1 << 31
+
 HOST_FLAG_CALLER: Final = 1
 """The callable takes the address of the caller's vmctx (an int, 0 when the host itself calls) as first argument."""
 
@@ -241,9 +243,27 @@ class StoreContext:
     FUEL_CONSUMED: Final = 72
     STOP: Final = 80  # u32, not 0: the hook on_stop shall run before wasm goes on (runtime/deadline.py)
     KEPT: Final = 88  # 16 bytes, in use for a moment on the way into a builtin that keeps registers
+    # Asynchronous calls (native/async_calls.py): at most one a store, outermost on its wasm stack.
+    ASYNC_SP: Final = 104  # HOST_SP of that activation while it runs, else 0
+    ASYNC_STATE: Final = 112  # ASYNC_*
+    ASYNC_DESCRIPTOR: Final = 120  # its CallDescriptor
+    ASYNC_VALUES: Final = 128  # its arguments and results, at the top of the wasm stack
+    ASYNC_TOP: Final = 136  # WASM_SP before and after it
+    SUSPENDED_AWAITABLE: Final = 144  # PyObject *, on its way to whoever awaits it, else 0
+    SUSPENDED_HOST: Final = 152  # HostFuncContext of the host call that is suspended, 0: a builtin
+    SUSPENDED_VALUES: Final = 160  # where the results of that host call go
+    SUSPENDED_THREAD: Final = 168  # THREAD, which is 0 meanwhile
+    SUSPENDED_BOTTOM: Final = 176  # address of the word in the oldest frame that names the entry frame
+    SUSPENDED_REGISTERS: Final = 184  # rbx, r12-r15 of wasm
+    SUSPENDED_FRAME: Final = 224  # the GateFrame, from its lowest word
     OVERFLOW_AREA: Final = 4096
     RESULTS_AREA: Final = 4096 + 1008 * VALRAW_SIZE
     SIZE: Final = 36864  # 1,000 parameters and 1,000 results are the validator's limits
+
+
+ASYNC_NONE: Final = 0
+ASYNC_SUSPENDED: Final = 1  # the call waits; HOST_SP is 1 and THREAD 0, so that nobody enters
+ASYNC_RESUMING: Final = 2  # the same, and somebody is about to resume it
 
 
 class CallDescriptor:

@@ -269,13 +269,15 @@ class VMStore:
         caller: bool = False,
         caller_vmctx: bool = False,
         native: tuple[int, int] | None = None,
+        awaited: bool = False,
     ) -> VMFunction:
         """A host function. `callable_` takes the parameters and returns the result, or a list or tuple of several.
 
         With `caller` it gets the VMInstance that calls, or None when the host does, as first argument; with
         `caller_vmctx` the address of that instance's vmctx, or 0, for functions that are called too often to make an
         object of it (`instance_of` gives the record). `native` is the address of a stub of the gates that is tried
-        before, and of its data. The store keeps the function for ever, since tables may hold it.
+        before, and of its data. With `awaited` the callable returns an awaitable of the results, which only
+        asynchronous calls can use. The store keeps the function for ever, since tables may hold it.
         """
         types = self._types.get(function_type)
         if types is None:
@@ -291,20 +293,23 @@ class VMStore:
                 return callable_(VMInstance(store_of_id(record.store_id), record), *args)
 
         if any(t >= NON_NULL for t in function_type.results):
-            entry = self._with_checked_results(entry, function_type.results)
+            entry = self._with_checked_results(entry, function_type.results, awaited)
         wants_caller = caller or caller_vmctx
-        host = VMHostFunction(self, function_type, index, callable_, entry, name, caller=wants_caller, native=native)
+        host = VMHostFunction(
+            self, function_type, index, callable_, entry, name, caller=wants_caller, native=native, awaited=awaited
+        )
         self.host_functions[host.func_ref] = host
         if not self._wasm_call(host.func_ref):
             self._unpatched.setdefault(index, []).append(host.func_ref)
         return self._remember(VMFunction(self, host.func_ref, function_type, name))
 
-    def _with_checked_results(self, entry: Callable[..., Any], types: tuple[ValType, ...]) -> Callable[..., Any]:
+    def _with_checked_results(
+        self, entry: Callable[..., Any], types: tuple[ValType, ...], awaited: bool
+    ) -> Callable[..., Any]:
         """A host function whose results are not any reference: the gates know only `funcref` and `externref`."""
         weak = self.weak
 
-        def checked(*args: object) -> object:
-            results = entry(*args)
+        def check(results: Any) -> Any:
             values = (results,) if len(types) == 1 and not isinstance(results, (list, tuple)) else results
             if isinstance(values, (list, tuple)):  # else the gate says what is wrong
                 for t, value in zip(types, values, strict=False):
@@ -312,7 +317,13 @@ class VMStore:
                         require(weak).check_reference(t, value)
             return results
 
-        return checked
+        async def checked_later(*args: object) -> object:
+            return check(await entry(*args))
+
+        def checked(*args: object) -> object:
+            return check(entry(*args))
+
+        return checked_later if awaited else checked
 
     # --- Functions ----------------------------------------------------------------------------------------------
 

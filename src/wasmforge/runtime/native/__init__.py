@@ -16,6 +16,7 @@ Interface (`from wasmforge.runtime.native import gates, StackPool, Stack`)
     g.set_hooks(on_trap=, on_exception=, box_ref=, unbox_ref=)     each optional; kept until replaced
         on_trap(store_id, kind, fault_address, pcs, omitted)        returns the exception, or raises one
         on_exception(store_id, exception, pcs, omitted)             returns; the gate then raises `exception` again
+        on_async_misuse(store_id, kind, object)                     raises; kind as in misuse.py
         box_ref(store_id, value_type, word) -> object               word is not 0 (null is None without the hook)
         unbox_ref(store_id, value_type, object) -> int              object is not None; a TypeError from it becomes
                                                                     "f() argument 1: expected funcref, got str"

@@ -13,9 +13,9 @@ from typing import Final
 from wasmforge.runtime.native.boxing import c_string
 from wasmforge.runtime.native.emission import expand
 
-__all__ = ["ir"]
+__all__ = ["ARGUMENTS", "ir"]
 
-IR: Final = """
+ARGUMENTS: Final = """
 define hidden ptr @universal_call(ptr %self, ptr %args, i64 %given) nounwind {
 entry:
   %small = alloca [16 x [<Environ.VALRAW_SIZE> x i8]], align 16
@@ -96,6 +96,11 @@ recursion:
   call void @PyErr_SetString(ptr %recursion.error, ptr @text.recursion)
   ret ptr null
 
+"""
+"""From the definition of a METH_FASTCALL function to the label `call`: `%values` are the arguments, and the store is
+this thread's. Errors go to the label `failed`, or return. Also the beginning of asynchronous calls."""
+
+IR: Final = """
 call:
   %array.call = load.field ptr, ptr %descriptor, <CallDescriptor.ARRAY_CALL>
   %wasm.call = load.field ptr, ptr %descriptor, <CallDescriptor.WASM_CALL>
@@ -425,4 +430,4 @@ TEXTS: Final = {
 
 def ir() -> str:
     """The universal call wrapper."""
-    return expand(IR) + "".join(c_string(f"text.{k}", v) for k, v in TEXTS.items())
+    return expand(ARGUMENTS + IR) + "".join(c_string(f"text.{k}", v) for k, v in TEXTS.items())

@@ -55,6 +55,7 @@ class GateFrame:
     ARGUMENTS: Final = -80  # of Python builtins: six words
     KEPT: Final = -32  # of builtins that keep registers: seven words, downwards
     KEPT_LOW: Final = -96
+    LOWEST: Final = -80  # the last word of KEPT; from here to TOP a frame is kept while its call is suspended
     TOP: Final = 16  # HOST_SP minus rbp
 
 
@@ -88,7 +89,10 @@ def _constants() -> dict[str, int]:
         for name, value in vars(record).items():
             if name.isupper():
                 table[f"{record.__name__}.{name}"] = value
-    for name in ("CALL_FLAG_RELEASE_GIL", "CALL_FLAG_RAW", "HOST_FLAG_CALLER", "STACK_GUARD_SIZE", "VALRAW_SIZE"):
+    for name in vars(environ):
+        if name.startswith(("CALL_FLAG_", "HOST_FLAG_", "ASYNC_")):
+            table[f"Environ.{name}"] = getattr(environ, name)
+    for name in ("HOST_RESULTS_AWAITED", "STACK_GUARD_SIZE", "VALRAW_SIZE"):
         table[f"Environ.{name}"] = getattr(environ, name)
     for t, name in types.VALUE_TYPES.items():
         table[f"ValType.{name.upper()}"] = t

@@ -40,6 +40,7 @@ enter:              ; rdi array_call, rsi callee_vmctx, rdx values, rcx count, r
   push qword ptr [r9 + <StoreContext.HOST_SP>]
   push qword ptr [r9 + <StoreContext.LAST_EXIT_FP>]
   push r9           ; keeps rsp at 0 mod 16
+entry_begin:
   mov [r9 + <StoreContext.HOST_SP>], rsp
   mov rax, rdi
   mov rdi, rsi

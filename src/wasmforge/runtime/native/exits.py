@@ -51,6 +51,8 @@ PUBLISH: Final = """
 
 # {name}: rbp is the gate frame, {low} how far the host stack is in use. Between test and return no signal slips in.
 RETURN: Final = """
+.hidden {name}
+.globl {name}
 {name}:
   mov r11, rbp
 .hidden {name}_window
@@ -103,14 +105,17 @@ host_array_call:    ; C convention: rdi HostFuncContext, rsi caller's vmctx, rdx
   lea rsp, [rbp + <GateFrame.LOW>]
   mov rcx, r11
   call host_call
-gate_check:         ; eax is not 0 when Python raised
+gate_check:         ; eax: 0, or 1 when Python raised, or 2 when the call shall be suspended
   test eax, eax
-  jne gate_unwind
+  jne gate_leave
   mov r11, [rbp + <GateFrame.CONTEXT>]
   cmp [r11 + <StoreContext.LAST_EXIT_FP>], rbp
   jne gate_out_of_order
 
 {GATE_RETURN}
+gate_leave:
+  cmp eax, 2
+  je gate_suspend
 .hidden gate_unwind
 .globl gate_unwind
 gate_unwind:        ; a Python exception is set, the GIL is held, rbp is the gate frame, rsp in the host stack below
@@ -166,7 +171,7 @@ keeping_builtin:    ; rdi vmctx, r11 store context, whose KEPT holds the caller'
   mov r8, r11
   call builtin_call
   test eax, eax
-  jne gate_unwind
+  jne gate_leave
   mov r11, [rbp + <GateFrame.CONTEXT>]
   cmp [r11 + <StoreContext.LAST_EXIT_FP>], rbp
   jne gate_out_of_order

@@ -26,6 +26,7 @@ else:
 __all__ = ["CallTarget", "Gates", "gates"]
 
 _METH_NOARGS: Final = 0x04
+_METH_O: Final = 0x08
 _METH_FASTCALL: Final = 0x80
 
 STOP_SLOTS: Final = 65536
@@ -47,6 +48,8 @@ class CallTarget(int):
     """`__self__` of a callable export: the address of its CallDescriptor, and what keeps that alive."""
 
     owner: object
+    async_call: Any = None
+    """Of the embedder: how the same function is called asynchronously."""
     _definition: _MethodDefinition
 
 
@@ -118,19 +121,40 @@ class Gates:
         None, a value or a list. The function's `__self__.owner` is `keep_alive`.
         """
         self.hook_signals()
-        target = CallTarget(descriptor)
+        return self._function(name, self.universal_call, _METH_FASTCALL, descriptor, keep_alive, doc)
+
+    def make_async_callables(
+        self, name: str, descriptor: int, context: int, keep_alive: object
+    ) -> tuple[Callable[..., Any], Callable[[object], Any], Callable[[BaseException], Any]]:
+        """The three functions that an asynchronous call is made of: the first starts it with its arguments, the others
+        resume it with what an awaitable gave or raised. Each returns the call's result in a tuple, or the awaitable for
+        which it is suspended now.
+
+        `descriptor` as in `make_callable`; `context`: address of the store context.
+        """
+        self.hook_signals()
+        address = self._image.address
+        return (
+            self._function(name, address("async_call"), _METH_FASTCALL, descriptor, keep_alive),
+            self._function("resume", address("async_resume"), _METH_O, context, keep_alive),
+            self._function("throw", address("async_throw"), _METH_O, context, keep_alive),
+        )
+
+    def _function(
+        self, name: str, code: int, flags: int, address: int, keep_alive: object, doc: str | None = None
+    ) -> Callable[..., Any]:
+        """A built-in function object whose `__self__` is an address that `keep_alive` keeps valid."""
+        target = CallTarget(address)
         target.owner = keep_alive
         target._definition = _MethodDefinition(
-            name.encode(errors="replace").replace(b"\0", b"?"),
-            self.universal_call,
-            _METH_FASTCALL,
-            None if doc is None else doc.encode(),
+            name.encode(errors="replace").replace(b"\0", b"?"), code, flags, None if doc is None else doc.encode()
         )
         function: Callable[..., Any] = self._new_function(ctypes.addressof(target._definition), target, None)
         return function
 
-    def set_builtin(self, name: str, function: Callable[..., int | None]) -> None:
-        """Sets the Python function behind a builtin of `environ.BUILTINS` that is not native; arguments: see there."""
+    def set_builtin(self, name: str, function: Callable[..., object]) -> None:
+        """Sets the Python function behind a builtin of `environ.BUILTINS` that is not native; arguments: see there. It
+        returns an int or None; one that keeps registers None, or an awaitable in an asynchronous call."""
         index = BUILTIN_INDEX[name]
         if BUILTINS[index].native:
             raise WasmtimeError(f"the builtin {name} is part of the gates")
@@ -142,6 +166,7 @@ class Gates:
         on_trap: Callable[[int, int, int, tuple[int, ...], int], BaseException | None] | None = None,
         on_exception: Callable[[int, BaseException, tuple[int, ...], int], None] | None = None,
         on_stop: Callable[[int], None] | None = None,
+        on_async_misuse: Callable[[int, int, object], None] | None = None,
         box_ref: Callable[[int, int, int], object] | None = None,
         unbox_ref: Callable[[int, int, Any], int] | None = None,
         result_error: type[TypeError] | None = None,
@@ -151,6 +176,7 @@ class Gates:
             "hook_on_trap": on_trap,
             "hook_on_exception": on_exception,
             "hook_on_stop": on_stop,
+            "hook_on_async_misuse": on_async_misuse,
             "hook_box_ref": box_ref,
             "hook_unbox_ref": unbox_ref,
             "hook_result_error": result_error,

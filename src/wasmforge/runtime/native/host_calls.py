@@ -120,6 +120,10 @@ none:
   %is.none = icmp eq ptr %result, @_Py_NoneStruct
   br i1 %is.none, label %done, label %unwanted, !prof !likely
 unwanted:
+  %await.none = call i32 @suspend_if_awaitable(ptr %context, ptr %result, ptr %host, ptr %values)
+  %plain.none = icmp eq i32 %await.none, 0
+  br i1 %plain.none, label %unwanted.plain, label %awaited
+unwanted.plain:
   %name.none = load.field ptr, ptr %host, <HostFuncContext.NAME>
   call void @explain_unwanted(ptr %name.none, ptr %result)
   br label %drop
@@ -130,10 +134,29 @@ one:
   %good = icmp eq i32 %status, 0
   br i1 %good, label %done, label %one.failed, !prof !likely
 one.failed:
+  %await.one = call i32 @suspend_if_awaitable(ptr %context, ptr %result, ptr %host, ptr %values)
+  %plain.one = icmp eq i32 %await.one, 0
+  br i1 %plain.one, label %one.plain, label %awaited
+one.plain:
   %name.one = load.field ptr, ptr %host, <HostFuncContext.NAME>
   call void @explain(ptr %name.one, ptr @text.result, i64 1, i32 %only, ptr %result, i32 %status)
   br label %drop
 many:
+  %await.flag = and i32 %result.count, <Environ.HOST_RESULTS_AWAITED>
+  %asynchronous = icmp ne i32 %await.flag, 0
+  br i1 %asynchronous, label %many.await, label %many.ask
+many.await:
+  %await.many = call i32 @suspend(ptr %context, ptr %result, ptr %host, ptr %values)
+  ret i32 %await.many
+many.ask:
+  %is.sequence = call i32 @PySequence_Check(ptr %result)
+  %not.sequence = icmp eq i32 %is.sequence, 0
+  br i1 %not.sequence, label %many.other, label %many.plain
+many.other:
+  %await.other = call i32 @suspend_if_awaitable(ptr %context, ptr %result, ptr %host, ptr %values)
+  %plain.other = icmp eq i32 %await.other, 0
+  br i1 %plain.other, label %many.plain, label %awaited
+many.plain:
   %many.count = zext i32 %result.count to i64
   %name.many = load.field ptr, ptr %host, <HostFuncContext.NAME>
   %many.status = call i32 @unbox_many(ptr %name.many, ptr %result, ptr %result.types, i64 %many.count, ptr %values,
@@ -147,6 +170,9 @@ done:
 drop:
   call void @Py_DecRef(ptr %result)
   br label %failed
+awaited:
+  %awaited.status = phi i32 [%await.none, %unwanted], [%await.one, %one.failed], [%await.other, %many.other]
+  ret i32 %awaited.status
 failed:
   ret i32 1
 }
@@ -351,6 +377,15 @@ none:
   call void @Py_DecRef(ptr %returned)
   br label %done
 number:
+  %suspends.at = getelementptr i8, ptr @builtin_suspends, i64 %index.64
+  %suspends = load i8, ptr %suspends.at
+  %waits = icmp ne i8 %suspends, 0
+  br i1 %waits, label %await, label %convert.number, !prof !unlikely
+await:
+  ; It returned neither None nor a number but what the call shall wait for.
+  %await.status = call i32 @suspend(ptr %context, ptr %returned, ptr null, ptr null)
+  ret i32 %await.status
+convert.number:
   %converted = call i64 @PyLong_AsLong(ptr %returned)
   call void @Py_DecRef(ptr %returned)
   store i64 %converted, ptr %result
@@ -381,6 +416,8 @@ def _tables() -> str:
     """What `builtin_call` needs to know of each builtin: the number of parameters, which of them are i32, and whether
     the overflow area must survive it."""
     counts = ", ".join(f"i8 {len(b.params)}" for b in BUILTINS)
+    # Those that keep registers have no result, so what they return is an awaitable.
+    suspends = ", ".join(f"i8 {int(b.keeps_registers)}" for b in BUILTINS)
     masks = ", ".join(f"i8 {sum(1 << i for i, t in enumerate(b.params) if t == I32)}" for b in BUILTINS)
     keeps = ", ".join(f"i8 {int(b.keeps_overflow)}" for b in BUILTINS)
     n = len(BUILTINS)
@@ -388,6 +425,7 @@ def _tables() -> str:
         f"@builtin_callables = hidden global [{n} x ptr] zeroinitializer\n"
         f"@builtin_counts = private constant [{n} x i8] [{counts}]\n"
         f"@builtin_keeps_overflow = private constant [{n} x i8] [{keeps}]\n"
+        f"@builtin_suspends = private constant [{n} x i8] [{suspends}]\n"
         f"@builtin_i32_masks = private constant [{n} x i8] [{masks}]\n"
     )
 

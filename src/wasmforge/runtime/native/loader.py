@@ -32,6 +32,7 @@ _ROOM: Final = os.path.dirname(os.path.abspath(__file__))
 PACKAGED_IMAGE: Final = os.path.join(_ROOM, "gates.bin")
 
 _SOURCES: Final = (
+    "async_calls.py",
     "boxing.py",
     "build.py",
     "calls.py",
@@ -42,6 +43,7 @@ _SOURCES: Final = (
     "host_calls.py",
     "image.py",
     "interrupts.py",
+    "misuse.py",
     "signals.py",
     "text.py",
     "threads.py",

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from wasmforge.runtime.native import (
+    async_calls,
     boxing,
     calls,
     entry,
@@ -101,6 +102,7 @@ HOOKS: Final = (
     "hook_on_trap",
     "hook_on_exception",
     "hook_on_stop",
+    "hook_on_async_misuse",
     "hook_new_thread",
     "hook_box_ref",
     "hook_unbox_ref",
@@ -110,6 +112,9 @@ HOOKS: Final = (
 
 ROOTS: Final = (
     "universal_call",
+    "async_call",
+    "async_resume",
+    "async_throw",
     "hooks_lost",
     "host_call",
     "builtin_call",
@@ -151,6 +156,7 @@ def gates_ir() -> str:
         exits.ir(),
         host_calls.ir(),
         calls.ir(),
+        async_calls.ir(),
         signals.ir(),
         interrupts.ir(),
         threads.ir(),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import _thread
 import os
 
-from wasmforge.compiler.environ import StoreContext
+from wasmforge.compiler.environ import ASYNC_NONE, StoreContext
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
@@ -109,24 +109,35 @@ class ThreadSetup:
         self._main_thread.value = _thread.get_ident()
 
     def prepare(self, address: int) -> int:
-        """Prepares the calling thread for wasm of the store context at `address`.
+        """Prepares the calling thread for wasm of the store context at `address`; 0 is no store, or one that its
+        suspended call holds, which the thread is about to resume.
 
         Returns the value for HOST_STACK_LIMIT. Raises WasmtimeError when wasm of this store is active on another
-        thread.
+        thread, or an asynchronous call suspended.
         """
-        words = (ctypes.c_uint64 * (StoreContext.STORE // 8)).from_address(address)
-        me = _thread.get_ident()  # pthread_self, which is the thread pointer on Linux x86-64
-        active = words[StoreContext.HOST_SP // 8] != 0
-        owner = words[StoreContext.THREAD // 8] & (_GENERATION - 1)
-        if active and owner != me:
-            raise WasmtimeError(
-                "the store is in use: a call into it is running on another thread; use one store a thread, or a lock"
-            )
+        if address:
+            self._check_idle(address)
         limit: int | None = getattr(self._limits, "value", None)
         if limit is None:
             self._install_alternate_stack()
             limit = self._limits.value = self._stack_limit()
         return limit
+
+    @staticmethod
+    def _check_idle(address: int) -> None:
+        words = (ctypes.c_uint64 * (StoreContext.ASYNC_STATE // 8 + 1)).from_address(address)
+        me = _thread.get_ident()  # pthread_self, which is the thread pointer on Linux x86-64
+        active = words[StoreContext.HOST_SP // 8] != 0
+        owner = words[StoreContext.THREAD // 8] & (_GENERATION - 1)
+        if active and words[StoreContext.ASYNC_STATE // 8] != ASYNC_NONE:
+            raise WasmtimeError(
+                "the store is in use: an asynchronous call into it is suspended; await its end first, "
+                "or use a store for each call"
+            )
+        if active and owner != me:
+            raise WasmtimeError(
+                "the store is in use: a call into it is running on another thread; use one store a thread, or a lock"
+            )
 
     def _stack_limit(self) -> int:
         libc = self._libc

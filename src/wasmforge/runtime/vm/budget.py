@@ -34,10 +34,21 @@ class Budget:
     vmctxs, which may become more.
 
     `on_epoch` decides at the deadline: it returns how many ticks to go on for, or None to trap, or raises. None instead
-    of a function traps.
+    of a function traps. With `epoch_yields` an asynchronous call then lets the event loop run before it goes on.
     """
 
-    __slots__ = ("__weakref__", "_arena", "_context", "_deadline", "_engine", "_instances", "_reserve", "on_epoch")
+    __slots__ = (
+        "__weakref__",
+        "_arena",
+        "_context",
+        "_deadline",
+        "_engine",
+        "_fuel_interval",
+        "_instances",
+        "_reserve",
+        "epoch_yields",
+        "on_epoch",
+    )
 
     def __init__(self, engine: EngineState, arena: Arena, context: int, instances: Collection[int]) -> None:
         self._engine = engine
@@ -47,6 +58,8 @@ class Budget:
         self._reserve = 0
         self._deadline = 0
         self.on_epoch: Callable[[], int | None] | None = None
+        self.epoch_yields = False
+        self._fuel_interval: int | None = None
         engine.watch_epochs(self)
 
     # --- Fuel -----------------------------------------------------------------------------------------------
@@ -63,13 +76,24 @@ class Budget:
     @fuel.setter
     def fuel(self, amount: int) -> None:
         self._require_fuel()
-        injected = min(amount, _LARGEST)
+        injected = min(amount, _LARGEST if self._fuel_interval is None else self._fuel_interval)
         self._reserve = amount - injected
         self._arena.write_u64(self._context + StoreContext.FUEL_CONSUMED, -injected & _ALL)
 
     def _require_fuel(self) -> None:
         if not self._engine.tunables.consume_fuel:
             raise WasmtimeError("fuel is not configured in this store")
+
+    @property
+    def fuel_interval(self) -> int | None:
+        """How much fuel a guest burns at most before an asynchronous call lets the event loop run; None: any."""
+        return self._fuel_interval
+
+    @fuel_interval.setter
+    def fuel_interval(self, interval: int | None) -> None:
+        left = self.fuel
+        self._fuel_interval = None if interval is None else min(interval, _LARGEST)
+        self.fuel = left
 
     def refill(self) -> bool:
         """Gives compiled code the next part of the fuel. Returns False when there is none."""

@@ -12,6 +12,7 @@ from wasmforge.compiler.environ import (
     CALL_FLAG_RELEASE_GIL,
     HOST_FLAG_CALLER,
     HOST_MAGIC,
+    HOST_RESULTS_AWAITED,
     CallDescriptor,
     HostFuncContext,
     VMFuncRef,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, Final
 
     from wasmforge.runtime.store import VMStore
+    from wasmforge.runtime.vm.async_call import AsyncCall
     from wasmforge.syntax.types import FuncType
 
 __all__ = ["VMFunction", "VMHostFunction"]
@@ -94,6 +96,13 @@ class VMFunction:
             self._callables[key] = ref(found)
         return found
 
+    def async_call(self, *, release_gil: bool | None = None) -> AsyncCall:
+        """The function as something whose coroutines run it. `release_gil` as in `make_callable`."""
+        from wasmforge.runtime.vm.async_call import AsyncCall
+
+        release = self.store.shares_memory if release_gil is None else release_gil
+        return AsyncCall(self, self.name, release)
+
 
 class CheckedCall:
     """A call of a function with parameters that take not every reference: the gates know only `funcref` and
@@ -160,9 +169,10 @@ class VMHostFunction:
         *,
         caller: bool,
         native: tuple[int, int] | None,
+        awaited: bool,
     ) -> None:
         """`entry` is what the gate calls (`callable_` itself, or a wrapper of it). `native`: the address of a stub of
-        the gates that is tried before, and of its data."""
+        the gates that is tried before, and of its data. `awaited`: what the callable returns is to be awaited."""
         self.callable = callable_
         self.entry = entry if caller else None
         """What takes the caller's vmctx before the parameters, if it wants it."""
@@ -179,7 +189,7 @@ class VMHostFunction:
                 array_call,
                 id(entry),
                 len(params),
-                len(results),
+                len(results) | (HOST_RESULTS_AWAITED if awaited else 0),
                 store.c_string(name),
             )
             + bytes(map(representation, params + results))

@@ -38,6 +38,7 @@ def install() -> Gates:
             on_exception=_on_exception,
             box_ref=_box_ref,
             unbox_ref=_unbox_ref,
+            on_async_misuse=_on_async_misuse,
             result_error=ResultError,
         )
         for name, function in BUILTIN_FUNCTIONS.items():
@@ -128,6 +129,13 @@ def _on_exception(store_id: int, exception: BaseException, pcs: tuple[int, ...],
         backtrace = Backtrace(registry, pcs, omitted)
         if backtrace.frames:
             exception.add_note(str(backtrace))
+
+
+def _on_async_misuse(store_id: int, kind: int, awaitable: object) -> None:
+    """An asynchronous call cannot be suspended or started. Raises WasmtimeError."""
+    from wasmforge.runtime.vm.async_call import explain_misuse
+
+    explain_misuse(store_id, kind, awaitable)
 
 
 def _box_ref(store_id: int, value_type: int, word: int) -> object:

@@ -145,6 +145,12 @@ class VMInstance:
         else:
             start.make_callable()()
 
+    async def run_start_async(self) -> None:
+        """The same as an asynchronous call, in which host functions may wait."""
+        start = self.start
+        if start is not None:
+            await start.async_call().call()
+
 
 def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern]) -> VMInstance:
     """See `VMStore.instantiate`."""

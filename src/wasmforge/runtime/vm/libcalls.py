@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
+    from wasmforge.runtime.store import VMStore
+
 __all__ = ["BUILTIN_FUNCTIONS"]
 
 
@@ -58,21 +60,37 @@ def _compile_function(vmctx: int, defined: int) -> int:
     return instance_of(vmctx).module.compiled_function(defined)
 
 
-def _out_of_fuel(vmctx: int) -> None:
-    """The count of fuel has reached 0: gives compiled code the next part of it, or traps."""
-    budget = store_of_id(instance_of(vmctx).store_id).budget
+def _out_of_fuel(vmctx: int) -> object:
+    """The count of fuel has reached 0: gives compiled code the next part of it, or traps. In an asynchronous call that
+    shall yield, what to await before."""
+    store = store_of_id(instance_of(vmctx).store_id)
+    budget = store.budget
     if not budget.refill():
         from wasmforge.compiler.trap import TrapKind
 
         raise trap(TrapKind.OUT_OF_FUEL)
+    return _yield(store) if budget.fuel_interval is not None else None
 
 
-def _new_epoch(vmctx: int) -> None:
-    """The deadline has passed: sets another, or traps."""
-    if not store_of_id(instance_of(vmctx).store_id).budget.extend():
+def _new_epoch(vmctx: int) -> object:
+    """The deadline has passed: sets another, or traps. In an asynchronous call that shall yield, what to await
+    before."""
+    store = store_of_id(instance_of(vmctx).store_id)
+    budget = store.budget
+    if not budget.extend():
         from wasmforge.compiler.trap import TrapKind
 
         raise trap(TrapKind.INTERRUPT)
+    return _yield(store) if budget.epoch_yields else None
+
+
+def _yield(store: VMStore) -> object:
+    """What lets the event loop run; None where nothing can wait, in synchronous calls, which just go on."""
+    if not store.context.can_suspend():
+        return None
+    from wasmforge.runtime.vm.async_call import YieldToLoop
+
+    return YieldToLoop()
 
 
 def _tier_up(vmctx: int, defined: int) -> None:
@@ -115,7 +133,7 @@ def _memory_atomic_wait64(vmctx: int, index: int, expected: int, timeout: int, o
     return _memory_atomic_wait(vmctx, index, expected.to_bytes(8, "little"), timeout, offset, memory)
 
 
-BUILTIN_FUNCTIONS: Final[dict[str, Callable[..., int | None]]] = {
+BUILTIN_FUNCTIONS: Final[dict[str, Callable[..., object]]] = {
     "memory_grow": _memory_grow,
     "table_grow": _table_grow,
     "table_fill": _table_fill,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import _thread
 
+from wasmforge.compiler.environ import ASYNC_NONE
 from wasmforge.compiler.environ import StoreContext as Layout
 from wasmforge.syntax.errors import WasmtimeError
 
@@ -42,12 +43,19 @@ class StoreContext:
         """Whether wasm of this store is on a thread's stack at the moment (perhaps having called the host)."""
         return self._arena.read_u64(self.address + Layout.HOST_SP) != 0
 
+    def can_suspend(self) -> bool:
+        """Whether the host code that asks was called by wasm of an asynchronous call, which may wait for something."""
+        host_sp = self._arena.read_u64(self.address + Layout.HOST_SP)
+        return host_sp > 1 and host_sp == self._arena.read_u64(self.address + Layout.ASYNC_SP)
+
     def check_thread(self) -> None:
         """Raises WasmtimeError when wasm of the store is active on another thread than the calling one.
 
         Threat: with the GIL released, wasm reads the bounds and the base of a table while another thread moves it.
         Entering wasm makes the same check in the gate.
         """
+        if self._arena.read_u64(self.address + Layout.ASYNC_STATE) != ASYNC_NONE:
+            return  # a call is suspended: no wasm runs, and none will before the caller has come to an end
         owner = self._arena.read_u64(self.address + Layout.THREAD) & _THREAD_MASK
         if self.is_active() and owner != _thread.get_ident():
             raise WasmtimeError(
@@ -59,8 +67,9 @@ class StoreContext:
 
         Threat: a finaliser of the garbage that the store belongs to calls an export after our own finaliser gave the
         stack back. An entry compares THREAD first and, finding a store that another thread holds (HOST_SP is not 0),
-        raises; no thread has the number 0.
+        raises; no thread has the number 0. A suspended call can no longer be resumed.
         """
+        self._arena.write_u64(self.address + Layout.ASYNC_STATE, ASYNC_NONE)
         self._arena.write_u64(self.address + Layout.THREAD, 0)
         self._arena.write_u64(self.address + Layout.HOST_SP, 1)
         self._arena.write_u64(self.address + Layout.STORE, 0)

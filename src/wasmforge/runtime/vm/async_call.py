@@ -1,0 +1,111 @@
+"""`AsyncCall`: what awaits between the parts of an asynchronous call of one function. `VMFunction.async_call` makes it,
+the embedder's objects hand out its coroutines; the parts themselves are machine code (`native/async_calls.py`).
+"""
+
+from __future__ import annotations
+
+from _weakref import ref
+from sys import modules
+
+from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL
+from wasmforge.runtime.native.misuse import BUSY, IN_NESTED_CALL, IN_SYNCHRONOUS_CALL, NO_ROOM
+from wasmforge.runtime.vm.func import CheckedCall
+from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.types import NON_NULL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import Any
+
+    from wasmforge.runtime.native import Gates
+    from wasmforge.runtime.vm.func import VMFunction
+
+__all__ = ["AsyncCall", "YieldToLoop", "explain_misuse"]
+
+
+class AsyncCall:
+    """A function as something to await. `owner` is the function, which it keeps alive, and so the store."""
+
+    __slots__ = ("__weakref__", "_gates", "_resume", "_start", "_throw", "owner")
+
+    def __init__(self, function: VMFunction, name: str, release_gil: bool) -> None:
+        store = function.store
+        flags = CALL_FLAG_RELEASE_GIL if release_gil else 0
+        self.owner = function
+        self._gates = store.engine.gates
+        start, self._resume, self._throw = self._gates.make_async_callables(
+            name, store.call_descriptor(function, name, flags), store.context.address, function
+        )
+        self._start: Callable[..., Any] = start
+        if any(t >= NON_NULL for t in function.type.params):
+            self._start = CheckedCall(function, start).call
+
+    async def call(self, *args: object) -> Any:
+        """Calls the function; returns and raises what a synchronous call does.
+
+        While it waits for what a host function returned, other coroutines run. What is thrown into it there, such as a
+        cancellation, is what the host function raises, so that the frames of wasm are gone when it comes out.
+        """
+        _hook_signals(self._gates)
+        out = self._start(*args)
+        while out.__class__ is not tuple:
+            try:
+                value = await out
+            except BaseException as error:
+                # Also GeneratorExit, when the coroutine is closed or collected: wasm unwinds like after any exception.
+                out = self._throw(error)
+            else:
+                out = self._resume(value)
+        return out[0]
+
+
+class YieldToLoop:
+    """An awaitable that lets the other coroutines of the event loop run once."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+_hooked_loop: ref[Any] | None = None
+
+
+def _hook_signals(gates: Gates) -> None:
+    """Puts our signal handlers in front again, once an event loop: `asyncio.run` installs a handler of its own for
+    SIGINT, which alone could not interrupt a loop in wasm."""
+    global _hooked_loop
+    events = modules.get("asyncio.events")
+    if events is None:
+        return  # another kind of event loop
+    loop = events._get_running_loop()
+    if _hooked_loop is None or _hooked_loop() is not loop:
+        gates.hook_signals()
+        _hooked_loop = None if loop is None else ref(loop)
+
+
+def explain_misuse(store_id: int, kind: int, awaitable: Any) -> None:
+    """Called by the gates when a call cannot be suspended or started. Raises WasmtimeError."""
+    close = getattr(awaitable, "close", None)
+    if close is not None:
+        close()  # a coroutine that nobody will await, which would warn of it
+    if kind == IN_SYNCHRONOUS_CALL:
+        raise WasmtimeError(
+            "an asynchronous host function was called from a synchronous call, which cannot wait for it: "
+            "use `await func.call_async(store, ...)`, `wasmforge.call_async` or `load_async`"
+        )
+    if kind == IN_NESTED_CALL:
+        raise WasmtimeError(
+            "an asynchronous host function was called from a synchronous call that a host function of the same store "
+            "made; only the outermost call can wait: make that host function `async def` as well, or call into "
+            "another store with `call_async`"
+        )
+    if kind == BUSY:
+        raise WasmtimeError(
+            "the store is in use: one asynchronous call into a store can run at a time, and none from a host function "
+            "that it called; use a store for each call"
+        )
+    if kind == NO_ROOM:
+        raise WasmtimeError("the wasm stack is too small for the parameters and results of this asynchronous call")
+    raise WasmtimeError("the call is not suspended: it has ended already")
