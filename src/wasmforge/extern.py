@@ -78,4 +78,4 @@ def entity_of(item: object) -> Entity:
 
     if isinstance(item, SharedMemory):
         return item._open()
-    raise TypeError("expected a Func, Global, Memory, Table, or SharedMemory")
+    raise TypeError("expected a Func, Global, Memory, or Table")

@@ -111,7 +111,6 @@ def test_errors_say_where(engine: Engine) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "(module (memory 1 2 shared))",
         "(module (tag))",
         "(module (type (struct)))",
     ],
