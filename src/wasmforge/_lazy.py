@@ -7,6 +7,7 @@ What stays in memory of a module is its record and the bodies of its functions, 
 
 from __future__ import annotations
 
+from wasmforge._saved import encode_facts
 from wasmforge._tier_up import Optimiser
 from wasmforge.binary import decode
 from wasmforge.compiler.baseline import Compiler, Context
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from wasmforge.syntax.module import Module
     from wasmforge.validation import ModuleValidation
 
-__all__ = ["LazyFunctions", "load", "parse"]
+__all__ = ["LazyFunctions", "load", "parse", "source_of_bodies"]
 
 CODE_LIMIT: Final = 1 << 30
 """Bytes of text: relative 32-bit distances reach 2 GiB."""
@@ -54,11 +55,13 @@ def load(
     engine: EngineState,
     parsed: tuple[Module, ModuleValidation],
     compile_all: Callable[[Module, ModuleValidation], bytes],
+    source: bytes | memoryview = b"",
     *,
     ahead_if_unsupported: bool = False,
     tier_up_threshold: int | None = None,
 ) -> CompiledModule:
-    """The module that compiles itself while it runs. `parsed` is what `parse` returned. `compile_all` makes an image of
+    """The module that compiles itself while it runs. `parsed` is what `parse` returned, `source` what
+    `source_of_bodies` did, for a module that may be kept. `compile_all` makes an image of
     it: for `serialize`, and at once for a module that the baseline compiler does not support, if
     `ahead_if_unsupported`. LLVM compiles hot functions, unless `tier_up_threshold`
     (`environ.DEFAULT_TIER_UP_THRESHOLD`) is None. Raises WasmtimeError when it is not supported."""
@@ -83,9 +86,16 @@ def load(
         data=data,
         pages=pages,
         names=names,
+        source=source,
         optimiser=optimiser,
         threshold=tier_up_threshold or 0,
     )
+
+
+def source_of_bodies(parsed: tuple[Module, ModuleValidation], wasm: bytes) -> bytes:
+    """The beginning of a binary, to the end of its last function body: a copy, so that the rest may go."""
+    code = parsed[0].code
+    return wasm[: code[-1].offset + len(code[-1].code) if code else 0]
 
 
 def _capacity(module: Module) -> int:
@@ -148,3 +158,6 @@ class LazyFunctions:
 
     def compile_all(self) -> bytes:
         return self._compile_all(self._module, self._facts)
+
+    def facts(self) -> bytes:
+        return encode_facts(self._module, self._facts)

@@ -100,6 +100,11 @@ class Engine(Managed):
         """Whether the optimising compiler helps where the baseline compiler comes first."""
         return self._wanted_strategy == "auto" and self._strategy == "llvm"
 
+    @property
+    def _lazy_threshold(self) -> int | None:
+        """The counts from which functions are hot; None where nothing compiles them better."""
+        return self._tier_up_threshold if self._optimises else None
+
     def is_pulley(self) -> bool:
         """Whether code is interpreted by Wasmtime's bytecode interpreter Pulley: never here, it is native code."""
         return False
@@ -117,7 +122,17 @@ class Engine(Managed):
 
             setting = self._cache_setting
             settings = default_settings() if setting is True else setting or None
-            self._image_cache = None if settings is None else ImageCache(settings, self._tunables, self._strategy)
+            if settings is None:
+                pass
+            elif not self._lazy:
+                self._image_cache = ImageCache(settings, self._tunables, self._strategy)
+            elif not (self._tunables.debug_guest or self._tunables.parse_wasm_debuginfo):
+                from wasmforge._saved import restorer
+
+                threshold = self._lazy_threshold
+                compiler = f"{self._wanted_strategy}, tier-up {threshold}"
+                restore = restorer(self._compile_module, threshold)
+                self._image_cache = ImageCache(settings, self._tunables, compiler, restore)
             self._cache_setting = None
         return self._image_cache
 

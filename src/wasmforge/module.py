@@ -71,7 +71,7 @@ class Module(Managed):
         _check_engine(engine)
         with open(path, "rb") as file:
             known = None
-            cache = None if engine._lazy else engine._open_cache()
+            cache = engine._open_cache()
             if cache is not None:
                 from wasmforge.runtime.cache.known import KnownFile
 
@@ -80,12 +80,14 @@ class Module(Managed):
                 if found is not None:
                     return cls._wrap(engine, found)
             contents = file.read()
+            if known is not None:
+                known.confirm()
             if check is not None:
                 check(contents)
             if engine._lazy:
                 held = [contents]
                 del contents
-                return cls._wrap(engine, _load_lazily(engine, held.pop()))
+                return cls._wrap(engine, _load_lazily(engine, held.pop(), known))
             return cls._wrap(engine, _load(engine, contents, progress, known))
 
     @classmethod
@@ -201,7 +203,7 @@ def _load(
     """A module that compiles itself while it runs; or, ahead of time, one from the cache, or compiled and then kept
     there. `file` is where it comes from."""
     if engine._lazy:
-        return _load_lazily(engine, wasm)
+        return _load_lazily(engine, wasm, file)
     cache = engine._open_cache()
     if cache is None or not isinstance(wasm, (str, bytes, bytearray)):
         return CompiledModule.from_bytes(engine._state, engine._compile(_to_wasm(wasm), progress))
@@ -222,19 +224,42 @@ def _load(
     return found or CompiledModule.from_bytes(engine._state, image)
 
 
-def _load_lazily(engine: Engine, wasm: str | bytes | bytearray) -> CompiledModule:
-    """A module that compiles itself while it runs."""
-    from wasmforge._lazy import load, parse
+def _load_lazily(engine: Engine, wasm: str | bytes | bytearray, file: KnownFile | None = None) -> CompiledModule:
+    """A module that compiles itself while it runs: from the cache with what others have compiled, or anew. `file` is
+    where it comes from."""
+    cache = engine._open_cache() if isinstance(wasm, (str, bytes, bytearray)) else None
+    key = None
+    if cache is not None:
+        text = _is_text(wasm)
+        if isinstance(wasm, bytearray):
+            wasm = bytes(wasm)  # what is hashed must be what is compiled, whatever other threads write meanwhile
+        key = cache.key(wasm, "text" if text else "binary")
+        found = None if key is None else cache.load(engine._state, key, file)
+        if found is not None:
+            if file is not None and key is not None:
+                file.remember(key)
+            return found
+    from wasmforge._lazy import load, parse, source_of_bodies
 
-    parsed = parse(engine._state, _to_wasm(wasm))
+    wasm = _to_wasm(wasm)
+    parsed = parse(engine._state, wasm)
+    source = b"" if key is None else source_of_bodies(parsed, wasm)
     del wasm  # when the caller has dropped it too, its memory is there for what follows
-    return load(
+    module = load(
         engine._state,
         parsed,
         engine._compile_module,
+        source,
         ahead_if_unsupported=engine._optimises,
-        tier_up_threshold=engine._tier_up_threshold if engine._optimises else None,
+        tier_up_threshold=engine._lazy_threshold,
     )
+    if cache is not None and key is not None:
+        from wasmforge.runtime.cache.growth import keep
+        from wasmforge.runtime.lazy_module import LazyModule
+
+        if isinstance(module, LazyModule):
+            keep(cache, key, module, file)
+    return module
 
 
 def _is_text(wasm: str | bytes | bytearray) -> bool:

@@ -86,13 +86,14 @@ class FileSource:
         return source
 
     @classmethod
-    def of_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
+    def of_bytes(cls, *parts: bytes | bytearray | memoryview) -> Self:
         """A file in memory with these contents. Raises WasmtimeError when the system has no room or no descriptor."""
         try:
             source = cls.adopt(os.memfd_create("wasmforge-memory-image", os.MFD_CLOEXEC))
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(source.fd, rest) :]
+            for part in parts:
+                rest = memoryview(part)
+                while rest:
+                    rest = rest[os.write(source.fd, rest) :]
         except OSError as error:
             raise WasmtimeError(f"no file for the initial contents of memories: {error.strerror}") from error
         return source

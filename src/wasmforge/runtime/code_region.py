@@ -17,6 +17,7 @@ So the first write in a child copies the text to a file of its own.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 
@@ -144,6 +145,23 @@ class CodeRegion:
             )
         self.used = end
         return start
+
+    def adopt(self, text: memoryview, file: FileSource | None, offset: int) -> None:
+        """Begins with text that another process has left in an image; what is added comes behind it, on pages of its
+        own. It is mapped from `offset` of `file`, or copied where that has to be."""
+        length = _pages(len(text))
+        if self.used or length > self.text_length:
+            raise WasmtimeError("damaged compiled module: its code does not fit into the room reserved for it")
+        self.used = length
+        if file is not None and text:
+            try:
+                map_fixed(self.text_address, length, PROT_READ | PROT_EXEC, file.fd, offset)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EPERM):
+                    raise WasmtimeError(f"the module's code cannot be mapped: {error.strerror}") from error
+                self._map()  # a file system mounted noexec; the attempt has left nothing, or a hole
+        _write(self._file.fd, text, self._offset)
 
     def write(self, start: int, code: bytes) -> None:
         """Fills reserved bytes. They can be executed as soon as this returns, by any thread that learns the address

@@ -11,6 +11,8 @@ slot. Whoever can jump to code can also look it up.
 
 from __future__ import annotations
 
+from _struct import iter_unpack
+from array import array
 from bisect import bisect_right
 
 from wasmforge.compiler.image import MEMORY_SECTION
@@ -21,12 +23,12 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Iterable
     from typing import Final
 
     from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime.code_memory import CodeMemory, FileSource
+    from wasmforge.runtime.grown_image import Originals
 
 __all__ = ["BASELINE", "NO_FUNCTION", "OPTIMISED", "LazyCode", "Piece"]
 
@@ -50,7 +52,7 @@ class Piece:
 
     __slots__ = ("function", "length", "rows", "seconds", "start", "tier")
 
-    def __init__(self, function: int, tier: int, start: int, length: int, rows: array[int]) -> None:
+    def __init__(self, function: int, tier: int, start: int, length: int, rows: array[int] | memoryview) -> None:
         self.function = function
         self.tier = tier
         self.start = start
@@ -65,8 +67,9 @@ class Piece:
 
 
 class LazyCode:
-    """The code of one module. `sections` are the contents of the sections of an image that instances read; `images` is
-    the file of memory images, if they are in one.
+    """The code of one module. `sections` are the contents of the sections of an image that instances read; the memory
+    images are in the file of `originals`, if that has one. `saved` is the packed pieces of an image
+    (`grown_image.Growth`), and their rows; records are made of them when somebody asks for one.
 
     `text_address` and `text_length` are those of the whole reservation: they never change, and all of it is registered
     as the module's.
@@ -74,18 +77,24 @@ class LazyCode:
 
     __slots__ = (
         "__weakref__",
-        "_images",
+        "_current",
+        "_pieces",
+        "_saved",
         "_sections",
         "_starts",
-        "current",
-        "pieces",
+        "originals",
         "region",
         "text_address",
         "text_length",
     )
 
     def __init__(
-        self, functions: int, capacity: int, sections: dict[str, memoryview], images: FileSource | None
+        self,
+        functions: int,
+        capacity: int,
+        sections: dict[str, memoryview],
+        originals: Originals,
+        saved: tuple[bytes, memoryview] | None = None,
     ) -> None:
         """Room for `functions` functions and `capacity` bytes of text. Raises WasmtimeError when there is none."""
         with LOCK:
@@ -93,12 +102,54 @@ class LazyCode:
         self.text_address = self.region.text_address
         self.text_length = self.region.text_length
         self._sections = sections
-        self._images = images
-        self.pieces: dict[int, Piece] = {}
-        """By `start`."""
+        self.originals = originals
+        self._pieces: dict[int, Piece] = {}
         self._starts: list[int] = []
-        self.current: dict[int, Piece] = {}
+        self._current: dict[int, Piece] = {}
+        self._saved = saved
+
+    @property
+    def pieces(self) -> dict[int, Piece]:
+        """By `start`."""
+        if self._saved is not None:
+            self._unpack()
+        return self._pieces
+
+    @property
+    def current(self) -> dict[int, Piece]:
         """By defined function index, the code that its slot leads to."""
+        if self._saved is not None:
+            self._unpack()
+        return self._current
+
+    def _unpack(self) -> None:
+        """Makes records of the code that an image came with: milliseconds for thousands of functions, which programs
+        do without that call no new function and have no backtrace."""
+        saved = self._saved
+        if saved is None:
+            return
+        packed, rows = saved
+        pieces: dict[int, Piece] = {}
+        current: dict[int, Piece] = {}
+        for start, length, function, tier, rows_at, count in iter_unpack("<6I", packed):
+            function = NO_FUNCTION if function == _NO_POSITION else function
+            piece = pieces[start] = Piece(function, tier, start, length, rows[rows_at : rows_at + count])
+            if function != NO_FUNCTION and (function not in current or tier == OPTIMISED):
+                current[function] = piece
+        # Another thread, or a finaliser, may have been here meanwhile and added something. No call from here on.
+        if self._saved is not None:
+            self._pieces, self._current, self._saved = pieces, current, None
+
+    def packed_pieces(self) -> tuple[bytes, bytes]:
+        """All pieces for an image, and their rows. The caller holds `lock.LOCK`."""
+        out = array("I")
+        rows = bytearray()
+        for start in sorted(self.pieces):
+            piece = self.pieces[start]
+            function = _NO_POSITION if piece.function == NO_FUNCTION else piece.function
+            out.extend((start, piece.length, function, piece.tier, len(rows) // 4, len(piece.rows)))
+            rows += piece.rows
+        return out.tobytes(), bytes(rows)
 
     def add(
         self, start: int, code: bytes, rows: array[int], function: int = NO_FUNCTION, tier: int = BASELINE
@@ -174,13 +225,13 @@ class LazyCode:
         return self._sections.get(name, memoryview(b""))
 
     def section_offset(self, name: str) -> int:
-        if name != MEMORY_SECTION or self._images is None:
+        if name != MEMORY_SECTION or self.originals.file is None:
             raise ValueError("of a module that is compiled lazily only memory images lie in a file")
-        return 0
+        return self.originals.offset
 
     def file_source(self) -> FileSource | None:
         """The file of the memory images."""
-        return self._images
+        return self.originals.file
 
     def image(self) -> memoryview:
         raise ValueError("code that is compiled lazily has no image; LazyModule.serialize compiles one")

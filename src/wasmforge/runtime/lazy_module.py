@@ -13,22 +13,28 @@ from time import thread_time
 
 from wasmforge.compiler.environ import DEFAULT_TIER_UP_THRESHOLD
 from wasmforge.compiler.image import MEMORY_SECTION, RODATA_WASM_SECTION
-from wasmforge.runtime.code_memory import FileSource
+from wasmforge.compiler.info import CodeRange
 from wasmforge.runtime.compiled_module import CompiledModule
+from wasmforge.runtime.grown_image import Originals
 from wasmforge.runtime.lazy_code import BASELINE, LazyCode
 from wasmforge.runtime.lock import LOCK
 from wasmforge.runtime.tier_up import TierUp
-from wasmforge.runtime.vm.cow import COPY_BELOW
+from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Final, Protocol
 
-    from wasmforge.compiler.info import CodeRange, CompiledModuleInfo
+    from wasmforge.compiler.info import CompiledModuleInfo
     from wasmforge.runtime.engine_state import EngineState
-    from wasmforge.runtime.lazy_code import Piece
+    from wasmforge.runtime.grown_image import Growth
     from wasmforge.runtime.tier_up import Optimiser
+
+    class Keeper(Protocol):
+        """Keeps what was compiled for other processes: `cache.growth`."""
+
+        def gone(self, module: LazyModule) -> None: ...
 
     class CompiledFunction(Protocol):
         """Code that runs wherever it is put, aligned to 16 bytes. `rows`: see `lazy_code.Piece`."""
@@ -64,6 +70,9 @@ if TYPE_CHECKING:
         def compile_all(self) -> bytes:
             """An image of the whole module."""
 
+        def facts(self) -> bytes:
+            """What it must be told to go on in another process."""
+
         entry_size: int
         """Bytes of an entry."""
 
@@ -85,11 +94,23 @@ class LazyModule(CompiledModule):
         capacity: bytes of address space for machine code; functions beyond raise at their first call.
         data, pages: the sections for data segments and memory images, to which `info` refers.
         names: of functions, by index.
+        source: the beginning of the binary that has all function bodies, if the module may be kept for other processes.
         optimiser: makes better code for hot functions; None for code without counters.
         threshold: see `environ.DEFAULT_TIER_UP_THRESHOLD`.
     """
 
-    __slots__ = ("_array_to_wasm", "_compiler", "_names", "_signatures", "_wasm_to_array", "code", "tier_up")
+    __slots__ = (
+        "_array_to_wasm",
+        "_compiler",
+        "_linkage",
+        "_names",
+        "_signatures",
+        "_wasm_to_array",
+        "code",
+        "grown",
+        "kept",
+        "tier_up",
+    )
 
     def __init__(
         self,
@@ -101,28 +122,83 @@ class LazyModule(CompiledModule):
         data: bytes | bytearray,
         pages: bytes | bytearray,
         names: Mapping[int, str],
+        source: bytes | memoryview = b"",
         optimiser: Optimiser | None = None,
         threshold: int = DEFAULT_TIER_UP_THRESHOLD,
     ) -> None:
         sections = {RODATA_WASM_SECTION: memoryview(data)}
-        images = None
-        if len(pages) <= COPY_BELOW:
-            sections[MEMORY_SECTION] = memoryview(pages)
-        else:
-            images = FileSource.of_bytes(pages)
+        originals = Originals.of(pages, source)
+        sections[MEMORY_SECTION] = memoryview(originals.data)[: originals.pages]
         count = len(info.functions)
-        self.code = LazyCode(count, capacity + compiler.entry_size * count, sections, images)
-        self._compiler = compiler
-        self._names = names
-        self._array_to_wasm: dict[int, Piece] = {}
-        self._wasm_to_array: dict[int, Piece] = {}
-        self._signatures: dict[int, int] | None = None
-        self.tier_up: TierUp | None = None
+        self.code = LazyCode(count, capacity + compiler.entry_size * count, sections, originals)
+        self._start_with(compiler, compiler.entry_size, compiler.first_call, names)
         if count:
             self._add_linkage(count)
         self._set_up(engine, self.code, info)
         if optimiser is not None and count:
             self._add_tier_up(optimiser, threshold)
+
+    def _start_with(
+        self, compiler: FunctionCompiler, entry_size: int, first_call: int, names: Mapping[int, str] | None = None
+    ) -> None:
+        # Names are None when they are in a section.
+        self._compiler = compiler
+        self._linkage = (entry_size, first_call)
+        self._names = names
+        self._array_to_wasm: dict[int, CodeRange] = {}
+        self._wasm_to_array: dict[int, CodeRange] = {}
+        self._signatures: dict[int, int] | None = None
+        self.tier_up: TierUp | None = None
+        self.kept: Keeper | None = None
+        self.grown: Callable[[], None] | None = None  # told about new code, without any lock
+
+    def __del__(self) -> None:
+        kept, self.kept = getattr(self, "kept", None), None
+        if kept is not None:
+            try:  # noqa: SIM105  # nothing may be imported at the end of the interpreter
+                kept.gone(self)
+            except Exception:
+                pass  # whatever the finalisers of a cycle have undone, the next process compiles again
+
+    @classmethod
+    def restored(
+        cls,
+        engine: EngineState,
+        info: CompiledModuleInfo,
+        compiler: FunctionCompiler,
+        code: LazyCode,
+        growth: Growth,
+        *,
+        optimiser: Optimiser | None = None,
+        threshold: int = DEFAULT_TIER_UP_THRESHOLD,
+    ) -> LazyModule:
+        """A module from an image, whose text `code` has."""
+        self = cls.__new__(cls)
+        self.code = code
+        self._start_with(compiler, growth.entry_size, growth.first_call)
+        region = code.region
+        count = len(info.functions)
+        if len(growth.packed_slots) != 8 * count or len(growth.packed_cells) not in (0, 8 * count):
+            raise WasmtimeError("damaged compiled module: its growth record is of another module")
+        if count:
+            # All sums at once, as one large number: a loop would take a millisecond for 10,000 functions. No sum
+            # reaches beyond its 64 bits.
+            bases = array("Q", (code.text_address,)) * count
+            total = int.from_bytes(bases, "little") + int.from_bytes(growth.packed_slots, "little")
+            region.slots.cast("B")[:] = total.to_bytes(8 * count, "little")
+        self._set_up(engine, code, info)
+        shared_type = self.engine_code.signatures().shared_type
+        for made, saved in (
+            (self._array_to_wasm, growth.array_to_wasm),
+            (self._wasm_to_array, growth.wasm_to_array),
+        ):
+            for x, start, length in saved:
+                made[shared_type(x)] = CodeRange(start, length)
+        if optimiser is not None and growth.packed_cells:
+            self.tier_up = TierUp(code, self.num_imported_functions, optimiser, threshold)
+            region.counters.cast("B")[:] = growth.packed_cells
+            region.stub[0] = code.text_address + growth.tier_up_stub
+        return self
 
     def _add_linkage(self, count: int) -> None:
         """Entries first, so that function `k` has its entry at offset `k * entry_size`, then the stub."""
@@ -170,6 +246,8 @@ class LazyModule(CompiledModule):
                     if self.tier_up is not None:
                         self.tier_up.add(defined, compiled.call_targets, piece.seconds)
                     code.publish((piece,))
+            if self.grown is not None:
+                self.grown()
         else:
             with LOCK:  # another thread was first; or a KeyboardInterrupt before the slot was written
                 code.publish((code.current[defined],))
@@ -197,20 +275,51 @@ class LazyModule(CompiledModule):
         x = self._signatures.get(signature)
         return None if x is None else self._trampoline(self._wasm_to_array, x, array_to_wasm=False).start
 
-    def _trampoline(self, made: dict[int, Piece], type_index: int, *, array_to_wasm: bool) -> CodeRange:
+    def _trampoline(self, made: dict[int, CodeRange], type_index: int, *, array_to_wasm: bool) -> CodeRange:
         """The trampoline of a type, made when first wanted. `made` has those that there are, by signature."""
-        from wasmforge.compiler.info import CodeRange
-
         signature = self.engine_code.signatures().shared_type(type_index)
-        piece = made.get(signature)
-        if piece is None:
+        found = made.get(signature)
+        if found is None:
             make = self._compiler.array_to_wasm if array_to_wasm else self._compiler.wasm_to_array
             code = make(type_index)
             with LOCK:
-                piece = made.get(signature)
-                if piece is None:
-                    piece = made[signature] = self.code.add(self.code.region.reserve(len(code)), code, _NO_ROWS)
-        return CodeRange(piece.start, piece.length)
+                found = made.get(signature)
+                if found is None:
+                    piece = self.code.add(self.code.region.reserve(len(code)), code, _NO_ROWS)
+                    found = made[signature] = CodeRange(piece.start, piece.length)
+        return found
+
+    def growth(self) -> tuple[Growth, bytes, bytes]:
+        """What another process needs to go on from here, without what never changes; the text; and the rows of its
+        pieces."""
+        from wasmforge.runtime.grown_image import Growth
+
+        code = self.code
+        growth = Growth()
+        growth.entry_size, growth.first_call = entry_size, first_call = self._linkage
+        growth.facts = self._compiler.facts()
+        with LOCK:
+            text = bytes(code.text())
+            growth.packed_pieces, rows = code.packed_pieces()
+            current = {x: (piece.start, piece.tier) for x, piece in code.current.items()}
+            cells = bytes(code.region.counters) if self.tier_up is not None else b""
+            shared_type = self.engine_code.signatures().shared_type
+            first: dict[int, int] = {shared_type(x): x for x in reversed(range(len(self.info.types)))}
+            growth.array_to_wasm, growth.wasm_to_array = (
+                tuple((first[signature], *found) for signature, found in made.items())
+                for made in (self._array_to_wasm, self._wasm_to_array)
+            )
+            growth.tier_up_stub = code.region.stub[0] - code.text_address if cells else -1
+        slots = array("Q", range(first_call, first_call + entry_size * len(self.info.functions), entry_size))
+        optimised = [x for x, (_, tier) in current.items() if tier != BASELINE]
+        for x, (start, _) in current.items():
+            slots[x] = start
+        growth.packed_slots = slots.tobytes()
+        growth.packed_cells = TierUp.fresh_cells(cells, optimised)
+        growth.capacity = code.region.text_length
+        growth.optimised = len(optimised)
+        growth.baseline = len(current) - len(optimised)
+        return growth, text, rows
 
     def serialize(self) -> bytes:
         """An image of the module, which is compiled ahead of time for it."""
@@ -219,13 +328,19 @@ class LazyModule(CompiledModule):
     # --- What there is ------------------------------------------------------------------------------------------
 
     def function_entry(self, defined: int) -> int:
-        return self._compiler.entry_size * defined
+        return self._linkage[0] * defined
 
     def function_range(self, defined: int) -> CodeRange | None:
         return self.code.function_range(defined)
 
     def func_name(self, index: int) -> str | None:
-        return self._names.get(index)
+        return super().func_name(index) if self._names is None else self._names.get(index)
+
+    def names_section(self) -> bytes:
+        """The names of functions, for an image."""
+        from wasmforge.compiler.tables import function_names
+
+        return bytes(self.engine_code.func_name_data()) if self._names is None else function_names.encode(self._names)
 
     def func_by_text_offset(self, text_offset: int) -> int | None:
         return self.code.function_at(text_offset)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
+from array import array
 from heapq import nlargest
 from time import perf_counter, process_time
 from weakref import ref
@@ -28,8 +29,7 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from array import array
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Final, Protocol
 
     from wasmforge.runtime.lazy_code import LazyCode, Piece
@@ -88,6 +88,9 @@ _FASTEST_GROWTH: Final = 16.0
 
 NEVER: Final = 0x7FFF_FFFF
 """The largest value of a counter; counting it down takes seconds."""
+
+_HIGHEST: Final = NEVER - 1
+"""Of thresholds: one more stands in the second word of a counter's cell, 0 there for a function without code."""
 
 _GROUP_INSTRUCTIONS: Final = 3000
 """Aimed at by groups: compiled within 0.2 s. Larger ones keep hot functions waiting for each other."""
@@ -154,6 +157,7 @@ class TierUp:
         self._waiting: list[int] = []
         self._unfinished = 0
         self._disabled = False
+        self.grown: Callable[[], None] | None = None  # told about new code
         self.functions: dict[int, Function] = {}
         """By defined index, those that are compiled."""
 
@@ -163,13 +167,33 @@ class TierUp:
         self._not_before += seconds
         counts = self._optimiser.note_calls(defined, targets)
         size = self._optimiser.instructions(defined)
-        threshold = min(self._threshold + self._threshold * size // _INSTRUCTIONS_PER_THRESHOLD, NEVER)
+        threshold = min(self._threshold + self._threshold * size // _INSTRUCTIONS_PER_THRESHOLD, _HIGHEST)
         self.functions[defined] = Function(threshold if counts else 0)
         self._counters[2 * defined] = threshold
+        self._counters[2 * defined + 1] = (threshold if counts else 0) + 1
+
+    @staticmethod
+    def fresh_cells(cells: bytes, optimised: Sequence[int]) -> bytes:
+        """Counters, with what stands beside each, as another process shall find them: each run counts for itself. Those
+        of functions that need no counting any more, `optimised`, say that the function is not known."""
+        words = array("i", cells)
+        words[::2] = array("i", [max(x - 1, 0) for x in words[1::2]])
+        for x in optimised:
+            words[2 * x + 1] = 0
+        return words.tobytes()
+
+    def _known(self, defined: int) -> Function | None:
+        """What is known of a function; None while it is not compiled. Of those that came with an image only the words
+        in their cells tell."""
+        function = self.functions.get(defined)
+        if function is None and self._counters[2 * defined + 1]:
+            function = Function(self._counters[2 * defined + 1] - 1)
+            function = self.functions.setdefault(defined, function)
+        return function
 
     def count(self, defined: int) -> int:
         """How many calls and loop iterations of a function were counted."""
-        function = self.functions.get(defined)
+        function = self._known(defined)
         if function is None:
             return 0
         return function.counted + function.armed - max(self._counters[2 * defined], 0)
@@ -177,7 +201,7 @@ class TierUp:
     def visit(self, defined: int) -> None:
         """The builtin: the counter of a function is below zero."""
         self._counters[2 * defined] = NEVER  # whatever happens, it must not stay there
-        function = self.functions.get(defined)
+        function = self._known(defined)
         if function is None or self._disabled:
             return
         counted = function.armed
@@ -216,6 +240,8 @@ class TierUp:
 
     def _progress(self) -> None:
         global _job
+        if _job is None and process_time() < self._not_before:
+            return  # before anything is imported that only the background compiler needs
         background = self._optimiser.background
         result = background.poll()
         if result is not None:
@@ -262,7 +288,7 @@ class TierUp:
         return group
 
     def _is_warm(self, defined: int) -> bool:
-        function = self.functions.get(defined)
+        function = self._known(defined)
         if function is None or function.state not in (State.BASELINE, State.WAITING):
             return False
         return self.count(defined) * _WARM >= function.threshold
@@ -292,6 +318,8 @@ class TierUp:
             self._end(functions, State.FAILED)
             return
         self._end(functions, State.OPTIMISED)
+        if self.grown is not None:
+            self.grown()
         seconds = reply.get("seconds", 0.0) + perf_counter() - started
         size = sum(piece.length for piece in pieces) or 1
         for piece in pieces:

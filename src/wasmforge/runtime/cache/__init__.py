@@ -28,13 +28,21 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Final
 
     from wasmforge.compiler.environ import Tunables
+    from wasmforge.compiler.info import CompiledModuleInfo
+    from wasmforge.runtime.cache.known import KnownFile
     from wasmforge.runtime.cache.settings import CacheSettings
     from wasmforge.runtime.engine_state import EngineState
+    from wasmforge.runtime.grown_image import FileRange, Growth
+    from wasmforge.runtime.lazy_code import LazyCode
+    from wasmforge.runtime.lazy_module import LazyModule
 
-__all__ = ["ImageCache", "find", "identity_of", "report"]
+    Restore = Callable[[EngineState, CompiledModuleInfo, LazyCode, Growth], LazyModule]
+
+__all__ = ["ImageCache", "check_trailer", "find", "identity_of", "report"]
 
 SUFFIX: Final = ".cwasm"
 """Of entries; before it stands the key in hexadecimal."""
@@ -47,6 +55,10 @@ TRAILER: Final = Struct("<8sQ32sI")
 under another's name is recognised."""
 
 TRAILER_MAGIC: Final = b"wfcache1"
+
+GROWN_MAGIC: Final = b"wfgrown1"
+"""Of modules that are compiled while they run. Behind the image, whose length the trailer says, are their originals
+(`grown_image`)."""
 
 _TOUCH_AFTER: Final = 3600.0
 """Seconds. A hit renews the modification time of its entry, by which the oldest is found, at most this often: writing
@@ -65,13 +77,17 @@ class ImageCache:
     """The cache of an engine. Any number of threads and processes may use the same directory, without locks: entries
     are only ever replaced and removed whole.
 
-    `compiler` names the strategy, which decides what the machine code of a module is.
+    `compiler` names the strategy, which decides what the machine code of a module is. `restore` makes modules of what
+    images have that other processes have left of modules that are compiled while they run.
     """
 
-    __slots__ = ("_compiler", "_identity", "_tunables", "settings")
+    __slots__ = ("_compiler", "_identity", "_tunables", "restore", "settings")
 
-    def __init__(self, settings: CacheSettings, tunables: Tunables, compiler: str) -> None:
+    def __init__(
+        self, settings: CacheSettings, tunables: Tunables, compiler: str, restore: Restore | None = None
+    ) -> None:
         self.settings = settings
+        self.restore = restore
         self._tunables = tunables
         self._compiler = compiler
         self._identity: bytes | None = None
@@ -116,20 +132,54 @@ class ImageCache:
             return None
         return identity_of(status)
 
-    def load(self, engine: EngineState, key: bytes) -> CompiledModule | None:
-        """The module of a key, mapped from its entry; None when there is none that can be used."""
+    def load(self, engine: EngineState, key: bytes, file: KnownFile | None = None) -> CompiledModule | None:
+        """The module of a key, mapped from its entry; None when there is none that can be used. `file` is where its
+        binary comes from."""
         try:
             directory = open_directory(self.settings.directory)
         except (UntrustedError, OSError) as error:
             report(error)
             return None
         try:
-            return find(engine, directory, key)
+            return find(self, engine, directory, key, file=file)
         finally:
             os.close(directory)
 
     def store(self, key: bytes, image: bytes) -> bool:
         """Keeps an image, in place of the present one if there is one. Returns whether that was possible."""
+        return self._store(key, TRAILER_MAGIC, (image,), len(image))
+
+    def store_grown(
+        self, key: bytes, parts: Sequence[bytes | FileRange], image_length: int
+    ) -> tuple[int, int, int, int, int] | None:
+        """Keeps an image and what is behind it, of a module that is compiled while it runs; see `grown_image`. Returns
+        the identity of the entry, None if that was not possible."""
+        if not self._store(key, GROWN_MAGIC, parts, image_length):
+            return None
+        directory = open_directory(self.settings.directory)
+        try:
+            return self.image_identity(directory, key)
+        finally:
+            os.close(directory)
+
+    def grown_functions(self, key: bytes, known: tuple[int, int, int, int, int] | None) -> int | None:
+        """How many functions the entry of a key has; None when there is none, or it is the one that is `known`. Raises
+        UntrustedError or OSError when the directory cannot be used."""
+        try:
+            directory = open_directory(self.settings.directory)
+        except FileNotFoundError:
+            return None
+        try:
+            if self.image_identity(directory, key) in (None, known):
+                return None
+            from wasmforge.runtime.cache.grown import count_functions
+
+            growth = count_functions(directory, key.hex() + SUFFIX)
+            return None if growth is None else sum(growth)
+        finally:
+            os.close(directory)
+
+    def _store(self, key: bytes, magic: bytes, parts: Sequence[bytes | FileRange], image_length: int) -> bool:
         from wasmforge.compiler.fingerprint import compiled_by_these_sources
         from wasmforge.runtime.cache.storing import write
 
@@ -138,8 +188,8 @@ class ImageCache:
             if not compiled_by_these_sources() or self._make_identity() != self._identity:
                 report("the compiler's sources were changed while it ran")
                 return False
-            trailer = TRAILER.pack(TRAILER_MAGIC, len(image), key, 0)[:-4]
-            write(self.settings, key.hex() + SUFFIX, (image, trailer, checksum(trailer).to_bytes(4, "little")))
+            trailer = TRAILER.pack(magic, image_length, key, 0)[:-4]
+            write(self.settings, key.hex() + SUFFIX, (*parts, trailer, checksum(trailer).to_bytes(4, "little")))
         except (UntrustedError, OSError) as error:
             report(error)
             return False
@@ -147,10 +197,15 @@ class ImageCache:
 
 
 def find(
-    engine: EngineState, directory: int, key: bytes, undamaged: tuple[int, int, int, int, int] | None = None
+    cache: ImageCache,
+    engine: EngineState,
+    directory: int,
+    key: bytes,
+    undamaged: tuple[int, int, int, int, int] | None = None,
+    file: KnownFile | None = None,
 ) -> CompiledModule | None:
     """The module of a key in an open directory, None when there is none that can be used. `undamaged` is the identity
-    of an entry whose checksum is known to be right."""
+    of an entry whose checksum is known to be right, `file` is where the module's binary is."""
     name = key.hex() + SUFFIX
     try:
         source = FileSource.adopt(open_file(directory, name))
@@ -161,8 +216,15 @@ def find(
         _discard(directory, name)
         return None
     try:
-        length = _check_trailer(source.fd, key)
-        module = CompiledModule(engine, _map(engine, source, length, undamaged == identity_of(os.fstat(source.fd))))
+        length, grown = check_trailer(source.fd, key)
+        identity = identity_of(os.fstat(source.fd))
+        module: CompiledModule
+        if grown:
+            from wasmforge.runtime.cache.grown import load
+
+            module = load(cache, engine, key, source, length, identity, undamaged == identity, file)
+        else:
+            module = CompiledModule(engine, _map(engine, source, length, undamaged == identity))
     except WasmtimeError as error:
         report(error)
         _discard(directory, name)
@@ -185,18 +247,21 @@ def _map(engine: EngineState, source: FileSource, length: int, undamaged: bool) 
     return CodeMemory.from_bytes(os.pread(source.fd, length, 0), engine.custom_code_memory)
 
 
-def _check_trailer(fd: int, key: bytes) -> int:
-    """The length of the image in an entry. Raises WasmtimeError when the entry is damaged or another's."""
+def check_trailer(fd: int, key: bytes) -> tuple[int, bool]:
+    """The length of the image in an entry, and whether it is one that has grown, with more behind it. Raises
+    WasmtimeError when the entry is damaged or another's."""
     size = os.fstat(fd).st_size
     trailer = os.pread(fd, TRAILER.size, max(size - TRAILER.size, 0))
     if len(trailer) != TRAILER.size or checksum(trailer[:-4]) != int.from_bytes(trailer[-4:], "little"):
         raise WasmtimeError("damaged cache entry: its end is missing")
     magic, length, found, _ = TRAILER.unpack(trailer)
-    if magic != TRAILER_MAGIC or length != size - TRAILER.size or length == 0:
+    grown = magic == GROWN_MAGIC
+    behind = size - TRAILER.size - length
+    if not (grown or magic == TRAILER_MAGIC) or length == 0 or behind < 0 or (behind and not grown):
         raise WasmtimeError("damaged cache entry: it does not have the length that it had")
     if found != key:
         raise WasmtimeError("damaged cache entry: it is that of another module")
-    return int(length)
+    return int(length), grown
 
 
 def _discard(directory: int, name: str) -> None:

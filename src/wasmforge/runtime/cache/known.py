@@ -43,14 +43,15 @@ _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 
 
 class KnownFile:
-    """An open file that may hold a module. Ask `load`; if it does not know, read the file, find or compile its module,
-    and call `remember` with its key."""
+    """An open file that may hold a module. Ask `load`; if it does not know, read the file, call `confirm` while it is
+    still open, find or compile its module, and call `remember` with its key."""
 
-    __slots__ = ("_cache", "_fd", "_identity", "_image", "_key", "_name")
+    __slots__ = ("_cache", "_confirmed", "_fd", "_identity", "_image", "_key", "_name")
 
     def __init__(self, cache: ImageCache, fd: int) -> None:
         self._cache = cache
         self._fd = fd
+        self._confirmed = False
         self._identity = _file_identity(fd)
         self._key: bytes | None = None  # what the record says
         self._image = _UNKNOWN
@@ -61,13 +62,14 @@ class KnownFile:
         """The module of the file; None when the file is not known or the image is gone."""
         if self._name is None:
             return None
+        self.confirm()
         try:
             directory = open_directory(self._cache.settings.directory)
             try:
                 self._read(directory)
                 if self._key is None:
                     return None
-                found = find(engine, directory, self._key, self._image)
+                found = find(self._cache, engine, directory, self._key, self._image, self)
             finally:
                 os.close(directory)
         except FileNotFoundError:
@@ -95,14 +97,21 @@ class KnownFile:
         if fields[12] == _boot_id():
             self._image = fields[7:12]
 
+    def confirm(self) -> None:
+        """Finds out whether the file is still what it was when it was opened, and has been for long enough that a
+        change would show. If not, nothing is ever recorded about it."""
+        self._confirmed = (
+            self._identity is not None
+            and _file_identity(self._fd) == self._identity
+            and _is_settled(self._identity, time.time_ns())
+        )
+
     def remember(self, key: bytes) -> None:
         """Records that the image of `key` is that of the file, and, if it has not changed lately, undamaged. Called
         after both have been found out; writes nothing when the record says so already."""
-        if self._name is None or self._identity is None:
+        if self._name is None or self._identity is None or not self._confirmed:
             return
         now = time.time_ns()
-        if _file_identity(self._fd) != self._identity or not _is_settled(self._identity, now):
-            return
         try:
             directory = open_directory(self._cache.settings.directory)
             try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from wasmforge.runtime.cache.settings import CacheSettings
+    from wasmforge.runtime.grown_image import FileRange
 
 __all__ = ["Entry", "clear", "entries", "sweep", "write", "write_file"]
 
@@ -48,7 +49,7 @@ class Entry:
         self.is_image = name.endswith(_KINDS[0])
 
 
-def write(settings: CacheSettings, name: str, parts: Sequence[bytes]) -> None:
+def write(settings: CacheSettings, name: str, parts: Sequence[bytes | FileRange]) -> None:
     """Writes an entry; whoever opens it sees all of it or the one before. There is no fsync: after a power failure an
     entry may have lost its end, which its checksum shows.
 
@@ -68,7 +69,7 @@ def write(settings: CacheSettings, name: str, parts: Sequence[bytes]) -> None:
         os.close(directory)
 
 
-def write_file(directory: int, name: str, parts: Sequence[bytes]) -> None:
+def write_file(directory: int, name: str, parts: Sequence[bytes | FileRange]) -> None:
     """Writes a file of an open directory whole, or raises OSError and leaves what was there."""
     temporary = f"{name}.{os.urandom(8).hex()}{_TEMPORARY}"
     # Exclusive, so that nothing that already stands there, link or file, is written to.
@@ -77,7 +78,10 @@ def write_file(directory: int, name: str, parts: Sequence[bytes]) -> None:
     try:
         try:
             for part in parts:
-                _write_all(fd, part)
+                if isinstance(part, bytes):
+                    _write_all(fd, part)
+                else:
+                    part.copy_to(fd)
         finally:
             os.close(fd)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
