@@ -7,10 +7,24 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from wasmforge.engine import Engine
+
 os.environ.setdefault("WASMFORGE_CACHE", str(Path(__file__).resolve().parent.parent / ".cache" / "test-images"))
+
+open_cache = Engine._open_cache
+
+
+def open_cache_of_images(engine: Engine) -> Any:
+    """What is compiled while a test runs is compiled anew in each, or most compilers would be tested once and then
+    never again. tests/runtime/cache/test_growth.py is about the alternative."""
+    return None if engine._lazy else open_cache(engine)
+
+
+Engine._open_cache = open_cache_of_images  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

@@ -220,6 +220,7 @@ def _load(
     if key is not None and cache.store(key, image):
         found = cache.load(engine._state, key)  # mapped from the file, its pages are shared with other processes
         if file is not None:
+            file.confirm()
             file.remember(key)
     return found or CompiledModule.from_bytes(engine._state, image)
 
