@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 from _thread import allocate_lock
 from array import array
-from heapq import nlargest
 from time import perf_counter, process_time
 from weakref import ref
 
@@ -265,6 +264,8 @@ class TierUp:
 
     def _next_group(self) -> list[int]:
         """The hottest function that waits, those that it calls and that are at least warm, then others that wait."""
+        from heapq import nlargest
+
         optimiser, known = self._optimiser, self.functions
         hottest = nlargest(_GROUP_FUNCTIONS, self._waiting, key=lambda x: known[x].counted)
         first = hottest[0]
