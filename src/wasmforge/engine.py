@@ -77,10 +77,10 @@ class Engine(Managed):
             with engine.tick_epochs(0.01):
                 ...
 
-        The thread is a daemon; it ends with the block, with `stop()` of what this returns, or with the engine. A call
-        that keeps the GIL holds its ticks up, as it does with all Python threads: WebAssembly that runs without a break
-        is only stopped by epochs where calls release the GIL (`Func.bind(..., release_gil=True)`). A time limit for
-        calls that keep it is `Func.call(..., timeout=...)`.
+        The thread is a daemon; it ends with the block, with `stop()` of what this returns, or with the engine. It needs
+        the GIL, which calls keep unless they are told to release it (`Func.bind(..., release_gil=True)`). So guests
+        that keep it are interrupted at every tick, without any thread, in the thread that called this; in other
+        threads, they keep the clock from going on.
 
         Parameters:
             seconds: between two epochs.

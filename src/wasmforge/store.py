@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime.vm.backtrace import Backtrace
+    from wasmforge.runtime.vm.limits import ResourceLimiter
     from wasmforge.wasi import WasiConfig
 
     class Storelike(Protocol):
@@ -204,6 +205,28 @@ class Store(Managed):
         limits.instances = _limit(instances, "instances")
         limits.tables = _limit(tables, "tables")
         limits.memories = _limit(memories, "memories")
+
+    def set_limiter(self, limiter: ResourceLimiter | None) -> None:
+        """Let an object decide what memories and tables of this store may take (Wasmtime's `ResourceLimiter`),
+        where their types and the numbers of `set_limits` allow it.
+
+        Parameters:
+            limiter: has two methods, each of which returns whether it may be. `memory_growing(current, desired,
+                maximum)` is asked, in bytes, before a memory is created (`current` is 0) and before it grows;
+                `table_growing(current, desired, maximum)`, in elements, the same of tables; `maximum` is that of the
+                type, or None. False makes instantiation raise, and `memory.grow` and `table.grow` return -1 to the
+                guest. What they raise comes out of the call that entered WebAssembly. Shared memories are not its
+                business. It should not refer to the store, which would keep it alive until the garbage collector finds
+                the cycle. None takes the limiter away.
+
+        Raises:
+            TypeError: a method is missing.
+        """
+        if limiter is not None:
+            for name in ("memory_growing", "table_growing"):
+                if not callable(getattr(limiter, name, None)):
+                    raise TypeError(f"a limiter needs a method {name}, which {type(limiter).__name__} has not")
+        self._context().limits.limiter = limiter
 
     def set_wasi(self, wasi: WasiConfig) -> None:
         """Give the programs of this store their system interface.

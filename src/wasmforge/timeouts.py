@@ -3,6 +3,8 @@ new epochs."""
 
 from __future__ import annotations
 
+from time import monotonic
+
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from weakref import ref
 
     from wasmforge.engine import Engine
+    from wasmforge.runtime.deadline import Periodic
+    from wasmforge.runtime.engine_state import EngineState
 
 __all__ = ["CallTimeout", "EpochTicker"]
 
@@ -20,8 +24,12 @@ class CallTimeout(WasmtimeError, TimeoutError):
 
 
 class EpochTicker:
-    """A thread that begins a new epoch of an engine every few seconds, until it is stopped or the engine goes. Made by
-    `Engine.tick_epochs`; a context manager, which stops it."""
+    """Begins a new epoch of an engine every few seconds, until it is stopped or the engine goes. Made by
+    `Engine.tick_epochs`; a context manager, which stops it.
+
+    A Python thread does that, which cannot run while wasm keeps the GIL. So where the guest does not release it, in the
+    thread that made this object, wasm is interrupted (`runtime/deadline.py`) to do it itself.
+    """
 
     __slots__ = ("__weakref__", "_stop", "_thread")
 
@@ -29,13 +37,17 @@ class EpochTicker:
         import threading
         from weakref import ref
 
+        from wasmforge.runtime.deadline import Periodic
+
         stop = self._stop = threading.Event()
 
-        def gone(_: ref[Engine]) -> None:
+        def gone(_: ref[EngineState]) -> None:
             stop.set()
 
-        # The thread must keep neither the engine nor this object alive.
-        self._thread = threading.Thread(target=_tick, args=(ref(engine, gone), seconds, stop), daemon=True)
+        # Nothing here may keep the engine alive.
+        tick = _Tick(ref(engine._state, gone), seconds)
+        periodic = Periodic(seconds, tick)
+        self._thread = threading.Thread(target=_run, args=(tick, periodic, seconds, stop), daemon=True)
         self._thread.name = "wasmforge epochs"
         self._thread.start()
 
@@ -54,10 +66,28 @@ class EpochTicker:
         self.stop()
 
 
-def _tick(weak: ref[Engine], seconds: float, stop: Event) -> None:
-    while not stop.wait(seconds):
-        engine = weak()
-        if engine is None or engine._closed:
-            return
-        engine._state.increment_epoch()
-        del engine
+class _Tick:
+    """Begins a new epoch if it is time to. The two who call it are rarely late by as much as half an interval."""
+
+    __slots__ = ("_engine", "_interval", "_last")
+
+    def __init__(self, engine: ref[EngineState], seconds: float) -> None:
+        self._engine = engine
+        self._interval = seconds
+        self._last = monotonic()
+
+    def __call__(self) -> None:
+        now = monotonic()
+        if now - self._last >= self._interval / 2:
+            self._last = now
+            engine = self._engine()
+            if engine is not None:
+                engine.increment_epoch()
+
+
+def _run(tick: _Tick, periodic: Periodic, seconds: float, stop: Event) -> None:
+    try:
+        while not stop.wait(seconds):
+            tick()
+    finally:
+        periodic.close()

@@ -709,3 +709,57 @@ def test_a_call_with_a_timeout(store: Store) -> None:
     assert exports["count"].call(store, 2) == 6
     with pytest.raises(TypeError, match="number of seconds"):
         exports["count"].call(store, 2, timeout="1")
+
+
+def test_epochs_tick_while_a_guest_keeps_the_gil() -> None:
+    store = metered("baseline", epoch_interruption=True)
+    exports: Any = Instance(store, Module(store.engine, COUNT), []).exports(store)
+    store.set_epoch_deadline(3)
+    with store.engine.tick_epochs(0.01) as ticker:
+        with pytest.raises(Trap, match="interrupt"):
+            exports["forever"](store)
+        store.set_epoch_deadline(3)
+        with pytest.raises(Trap, match="interrupt"):
+            exports["forever"].bind(store, release_gil=True)()
+    ticker.stop()
+    epoch = store.engine._state.epoch
+    assert epoch >= 6
+    store.set_epoch_deadline(1)
+    assert exports["count"](store, 100_000) == 300_000
+    assert store.engine._state.epoch == epoch
+    with pytest.raises(ValueError, match="more than 0"):
+        store.engine.tick_epochs(0)
+
+
+def test_the_ticker_ends_with_its_engine() -> None:
+    engine = Engine()
+    ticker = engine.tick_epochs(60)
+    del engine
+    gc.collect()
+    ticker._thread.join(10)
+    assert not ticker._thread.is_alive()
+
+
+def test_tasks_share_the_thread_by_ticks() -> None:
+    """Two guests that never wait, each in a store, take turns."""
+    config = Config()
+    config.epoch_interruption = True
+    engine = Engine(config)
+    module = Module(engine, COUNT)
+
+    async def one(n: int) -> int:
+        store = Store(engine)
+        store.epoch_deadline_async_yield_and_update(1)
+        store.set_epoch_deadline(1)
+        export: Any = Instance(store, module, []).exports(store)["forever" if n else "count"]
+        return int(await export.call_async(store, *([] if n else [10_000_000])))
+
+    async def main() -> None:
+        forever = asyncio.create_task(one(1))
+        with engine.tick_epochs(0.002):
+            assert await one(0) == 110_000_000
+            forever.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await forever
+
+    run(main())

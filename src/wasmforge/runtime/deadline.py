@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 else:
     from wasmforge.runtime import ffi as ctypes
 
-__all__ = ["Deadline", "check", "remaining", "request"]
+__all__ = ["Deadline", "Periodic", "check", "remaining", "request"]
 
 _REPEAT: Final = 5_000_000
 """Nanoseconds between the signals after the first one."""
@@ -77,6 +77,28 @@ class _Slots:
         self.free.append(slot)
 
 
+def _create_timer(value: int) -> int:
+    """A timer of the kernel that sends STOP_SIGNAL with `value`, the address of a slot, to the calling thread."""
+    event = (ctypes.c_uint64 * 8)()  # struct sigevent: value, signal and kind, thread
+    event[0] = value
+    event[1] = STOP_SIGNAL | _SIGEV_THREAD_ID << 32
+    event[2] = _thread.get_native_id()
+    timer = ctypes.c_int()
+    if _syscall(_SYS_TIMER_CREATE, _CLOCK_MONOTONIC, ctypes.addressof(event), ctypes.addressof(timer), None):
+        error = ctypes.get_errno()
+        raise WasmtimeError(f"no timer for a deadline: {os.strerror(error)}")
+    number: int = timer.value
+    return number
+
+
+def _set_timer(timer: int, setting: ctypes.Array[ctypes.c_uint64], at: int, repeat: int) -> None:
+    """Sets a timer to a time in nanoseconds, 0 for never, and again after each `repeat`."""
+    setting[0], setting[1] = divmod(repeat, 1_000_000_000)
+    setting[2], setting[3] = divmod(at, 1_000_000_000)
+    if _syscall(_SYS_TIMER_SETTIME, timer, _TIMER_ABSTIME, ctypes.addressof(setting), None):
+        raise WasmtimeError(f"cannot set the timer of a deadline: {os.strerror(ctypes.get_errno())}")
+
+
 class _ThreadTimer:
     """The timer of one thread, and the deadlines that it stands for: those of nested calls, outermost first."""
 
@@ -94,30 +116,19 @@ class _ThreadTimer:
             raise
 
     def _create(self) -> int:
-        event = (ctypes.c_uint64 * 8)()  # struct sigevent: value, signal and kind, thread
-        event[0] = self._address
-        event[1] = STOP_SIGNAL | _SIGEV_THREAD_ID << 32
-        event[2] = _thread.get_native_id()
-        timer = ctypes.c_int()
-        if _syscall(_SYS_TIMER_CREATE, _CLOCK_MONOTONIC, ctypes.addressof(event), ctypes.addressof(timer), None):
-            error = ctypes.get_errno()
-            raise WasmtimeError(f"no timer for a deadline: {os.strerror(error)}")
+        timer = _create_timer(self._address)
         self._process = os.getpid()
-        return timer.value
+        return timer
 
     def set(self) -> None:
         """Sets the timer to the earliest of the deadlines, or stops it. The innermost store is the one that is marked:
         its wasm runs."""
         if self._process != os.getpid():  # timers are not inherited by a child process
             self._timer = self._create()
-        setting = self._setting
         deadlines = self.deadlines
         self._slots.words[self._slot] = deadlines[-1].context if deadlines else 0
         at = min((d.at for d in deadlines), default=0)
-        setting[0], setting[1] = divmod(_REPEAT if at else 0, 1_000_000_000)
-        setting[2], setting[3] = divmod(at, 1_000_000_000)
-        if _syscall(_SYS_TIMER_SETTIME, self._timer, _TIMER_ABSTIME, ctypes.addressof(setting), None):
-            raise WasmtimeError(f"cannot set the timer of a deadline: {os.strerror(ctypes.get_errno())}")
+        _set_timer(self._timer, self._setting, at, _REPEAT if at else 0)
 
     def __del__(
         self,
@@ -192,6 +203,47 @@ class Deadline:
             timer.set()
 
 
+class Periodic:
+    """Interrupts wasm of the calling thread again and again, to call `action` there, though nobody else gets the GIL;
+    nothing happens while that thread runs no wasm.
+
+    Args:
+        seconds: between two interruptions, more than 0.
+        action: what it raises unwinds wasm; when it returns, wasm goes on.
+    """
+
+    def __init__(self, seconds: float, action: Callable[[], None]) -> None:
+        self._slots = _slots()
+        gates().hook_stop()
+        self._slot: int | None = self._slots.take()  # stays empty: no store is marked but the one that runs
+        self._process = os.getpid()
+        self._thread = _thread.get_ident()
+        self._action = action
+        try:
+            self._timer = _create_timer(ctypes.addressof(self._slots.words) + 8 * self._slot)
+        except BaseException:
+            self._slots.give_back(self._slot)
+            raise
+        _periodic.setdefault(self._thread, []).append(action)
+        interval = max(int(min(seconds, 1e9) * 1e9), 100_000)  # more often than that wasm would hardly get anywhere
+        _set_timer(self._timer, (ctypes.c_uint64 * 4)(), time.monotonic_ns() + interval, interval)
+
+    def close(self) -> None:
+        """Ends it, from any thread."""
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            if self._process == os.getpid():
+                _syscall(_SYS_TIMER_DELETE, self._timer, 0, None, None)
+            actions = _periodic.get(self._thread, [])
+            if self._action in actions:
+                actions.remove(self._action)
+            self._slots.give_back(slot)
+
+
+_periodic: Final[dict[int, list[Callable[[], None]]]] = {}
+"""What `Periodic` calls, by thread."""
+
+
 def remaining() -> float | None:
     """Seconds until the first deadline of the calling thread, not less than 0; None when it has none. Functions that
     wait for something wait no longer."""
@@ -232,5 +284,7 @@ def request(store: VMStore, action: Callable[[], None]) -> None:
 def _on_stop(store_id: int) -> None:
     """The gates call this in the thread of a store that was told to stop."""
     for action in _requests.pop(store_id, ()):
+        action()
+    for action in list(_periodic.get(_thread.get_ident(), ())):
         action()
     check()

@@ -8,7 +8,15 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Final, Protocol
+
+    class ResourceLimiter(Protocol):
+        """Who decides what may grow, besides the numbers (Wasmtime's trait of this name)."""
+
+        def memory_growing(self, current: int, desired: int, maximum: int | None) -> bool: ...
+
+        def table_growing(self, current: int, desired: int, maximum: int | None) -> bool: ...
+
 
 __all__ = ["MAX_TABLE_ELEMENTS", "StoreLimits"]
 
@@ -21,9 +29,10 @@ same limit in the validator, and in browsers (WebAssembly JavaScript interface, 
 class StoreLimits:
     """Limits of one store; None is no limit. `memory_size` is bytes a memory, `table_elements` elements a table;
     the others count what instances may create. With `trap_on_grow_failure` a guest whose memory or table cannot grow
-    ends with an error instead of seeing -1."""
+    ends with an error instead of seeing -1. The `limiter`, if any, is asked about what is possible otherwise; it is
+    Python code of the embedder, which may do anything meanwhile, also to what is about to grow."""
 
-    __slots__ = ("instances", "memories", "memory_size", "table_elements", "tables", "trap_on_grow_failure")
+    __slots__ = ("instances", "limiter", "memories", "memory_size", "table_elements", "tables", "trap_on_grow_failure")
 
     def __init__(self) -> None:
         self.memory_size: int | None = None
@@ -31,6 +40,7 @@ class StoreLimits:
         self.instances: int | None = None
         self.tables: int | None = None
         self.memories: int | None = None
+        self.limiter: ResourceLimiter | None = None
         self.trap_on_grow_failure = False
 
     def allows_memory(self, size: int) -> bool:
@@ -41,12 +51,23 @@ class StoreLimits:
         limit = self.table_elements
         return elements <= MAX_TABLE_ELEMENTS and (limit is None or elements <= limit)
 
-    def check_memory(self, pages: int, page_size_log2: int = 16) -> None:
+    def check_shared_memory(self, pages: int, page_size_log2: int) -> None:
+        """Raises WasmtimeError when the store may not have a shared memory, of which the limiter is not asked: its
+        size is not the store's own."""
         if not self.allows_memory(pages << page_size_log2):
             raise WasmtimeError(f"memory minimum size of {pages} pages exceeds memory limits")
 
-    def check_table(self, elements: int) -> None:
-        if not self.allows_table(elements):
+    def check_memory(self, pages: int, maximum: int | None, page_size_log2: int) -> None:
+        most = None if maximum is None else maximum << page_size_log2
+        allowed = self.allows_memory(pages << page_size_log2)
+        if not allowed or (
+            self.limiter is not None and not self.limiter.memory_growing(0, pages << page_size_log2, most)
+        ):
+            raise WasmtimeError(f"memory minimum size of {pages} pages exceeds memory limits")
+
+    def check_table(self, elements: int, maximum: int | None) -> None:
+        allowed = self.allows_table(elements)
+        if not allowed or (self.limiter is not None and not self.limiter.table_growing(0, elements, maximum)):
             raise WasmtimeError(f"table minimum size of {elements} elements exceeds table limits")
 
     def check_counts(self, instances: int, memories: int, tables: int) -> None:

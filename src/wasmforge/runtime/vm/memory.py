@@ -69,7 +69,7 @@ class LinearMemory:
     def _create(self, arena: Arena, limits: StoreLimits, tunables: Tunables, memory_type: MemoryType) -> None:
         minimum = memory_type.limits.minimum
         self.page_size_log2 = memory_type.page_size_log2
-        limits.check_memory(minimum, self.page_size_log2)
+        limits.check_memory(minimum, memory_type.limits.maximum, self.page_size_log2)
         before, accessible, self.reservation = _reserve(memory_type, tunables)
         self.base = self.reservation.address + before
         self.pages = 0
@@ -129,13 +129,22 @@ class LinearMemory:
     def grow(self, delta: int) -> int:
         """Grows by `delta` pages (unsigned). Returns the old size in pages, or -1, changing nothing, when the maximum,
         a limit of the store or the system does not allow it (specification, section 4.5.3.9)."""
-        old = self.pages
         if delta < 0:
             raise ValueError("a memory cannot shrink")
-        new = old + delta
-        if new > self._limit_pages or not self._limits.allows_memory(new << self.page_size_log2):
+        if not self._may_have(self.pages + delta):
             return -1
-        return old if delta == 0 or self._commit(new) else -1
+        if delta and self._limits.limiter is not None:
+            maximum = self.declared_type.limits.maximum
+            most = None if maximum is None else maximum << self.page_size_log2
+            if not self._limits.limiter.memory_growing(
+                self.byte_length, self.pages + delta << self.page_size_log2, most
+            ) or not self._may_have(self.pages + delta):  # it may have grown the memory itself
+                return -1
+        old = self.pages
+        return old if delta == 0 or self._commit(old + delta) else -1
+
+    def _may_have(self, pages: int) -> bool:
+        return pages <= self._limit_pages and self._limits.allows_memory(pages << self.page_size_log2)
 
     def view(self) -> memoryview:
         """All of the memory, writable, no copy. It keeps its length when the memory grows, and keeps the memory's

@@ -171,7 +171,7 @@ class SharedMemoryView(LinearMemory):
 
     def __init__(self, store: VMStore, shared: SharedLinearMemory) -> None:
         limits = store.limits
-        limits.check_memory(shared.pages, shared.page_size_log2)
+        limits.check_shared_memory(shared.pages, shared.page_size_log2)
         self.shared = shared
         self.base = shared.base
         self.reservation = shared.reservation

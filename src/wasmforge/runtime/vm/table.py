@@ -54,7 +54,7 @@ class VMTable:
 
     def __init__(self, store: VMStore, table_type: TableType) -> None:
         minimum = table_type.limits.minimum
-        store.limits.check_table(minimum)
+        store.limits.check_table(minimum, table_type.limits.maximum)
         self._arena = store.arena
         self._limits = store.limits
         self._store = store.weak
@@ -131,13 +131,20 @@ class VMTable:
 
     def grow_raw(self, delta: int, word: int) -> int:
         """Adds `delta` elements; returns the old size, or -1, changing nothing, when a limit does not allow it."""
-        old = self.size
-        new = old + delta
-        if delta < 0 or (self._maximum is not None and new > self._maximum) or not self._limits.allows_table(new):
+        if delta < 0 or not self._may_have(self.size + delta):
             return -1
+        if delta and self._limits.limiter is not None:
+            if not self._limits.limiter.table_growing(self.size, self.size + delta, self._maximum):
+                return -1
+            if not self._may_have(self.size + delta):  # it may have grown the table itself
+                return -1
+        old = self.size
         if delta:
-            self._resize(new, word)
+            self._resize(old + delta, word)
         return old
+
+    def _may_have(self, elements: int) -> bool:
+        return (self._maximum is None or elements <= self._maximum) and self._limits.allows_table(elements)
 
     def fill_raw(self, start: int, word: int, count: int) -> None:
         """Sets `count` elements. Traps, changing nothing, when they do not all exist (section 4.4.7)."""
