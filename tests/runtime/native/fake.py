@@ -325,6 +325,18 @@ class Store:
         array = self.code["a2w_" + mangle(ft)]
         return gates().make_callable(name, self._descriptor(array, self.code[name], self.vmctx, name, ft, flags), self)
 
+    def async_function(self, name: str, ft: FuncType, flags: int = 0) -> tuple[Callable[..., Any], ...]:
+        """Start, resume and throw of a wasm function."""
+        array = self.code["a2w_" + mangle(ft)]
+        descriptor = self._descriptor(array, self.code[name], self.vmctx, name, ft, flags)
+        return gates().make_async_callables(name, descriptor, self.context, self)
+
+    def async_idle(self) -> bool:
+        """`idle`, and no call is suspended."""
+        words = (ctypes.c_uint64 * (StoreContext.SUSPENDED_AWAITABLE // 8 + 1)).from_address(self.context)
+        fields = (StoreContext.ASYNC_SP, StoreContext.ASYNC_STATE, StoreContext.SUSPENDED_AWAITABLE)
+        return self.idle() and not any(words[field // 8] for field in fields)
+
     def host_context(self, function: object, ft: FuncType, flags: int = 0, name: str = "host") -> int:
         name_data = ctypes.create_string_buffer(name.encode())
         data = struct.pack(

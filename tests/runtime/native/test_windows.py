@@ -38,8 +38,12 @@ add(1, 2)
 def say(*words):
     print(*words, flush=True)
 say(*(g._image.address(n) for n in ("enter", "entry_window", "enter_ret", "gate_return_window", "gate_return_end",
-                                    "keeping_return_window", "keeping_return_end", "inject_window", "inject_end")),
+                                    "keeping_return_window", "keeping_return_end", "inject_window", "inject_end",
+                                    "enter_async", "enter_resume", "gate_suspend")),
     s.context)
+class Awaitable:
+    def __await__(self):
+        yield
 """
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -83,6 +87,9 @@ class Traced:
             "keeping_return_end",
             "inject_window",
             "inject_end",
+            "enter_async",
+            "enter_resume",
+            "gate_suspend",
             "context",
         )
         self.symbols = dict(zip(names, map(int, self.stdout.readline().split()), strict=True))
@@ -298,6 +305,63 @@ for _ in sys.stdin:
     met = step_through(child, child.symbols["inject_window"], 10, finish, start, kind)
     window = [pc for pc in met if child.symbols["inject_window"] <= pc < child.symbols["inject_end"]]
     assert len(window) == 7, "every instruction of the window"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("flags", [0, 1])
+def test_signal_at_every_instruction_of_an_asynchronous_entry(
+    traced: Callable[[str], Traced], flags: int, kind: str
+) -> None:
+    child = traced(f"""
+endless, _, _ = s.async_function("endless", I_I, {flags})
+for _ in sys.stdin:
+    try:
+        endless(1)
+    except KeyboardInterrupt:
+        say("interrupted", s.async_idle())
+""")
+
+    def finish() -> None:
+        assert child.line() == "interrupted True"
+
+    step_through(child, child.symbols["enter_async"], 34, finish, kind=kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("flags", [0, 1])
+@pytest.mark.parametrize("what", ["host", "keeping builtin"])
+def test_signal_at_every_instruction_of_a_suspension_and_a_resumption(
+    traced: Callable[[str], Traced], what: str, flags: int, kind: str
+) -> None:
+    """Whatever comes between the host call and the wasm behind it, the endless loop there is stopped."""
+    child = traced(f"""
+s.set_import(0, lambda x: Awaitable(), HOST)
+g.set_builtin("new_epoch", lambda vmctx: Awaitable())
+start, resume, throw = s.async_function({what!r} == "host" and "host_then_endless" or "keep_then_endless", I_I, {flags})
+for _ in sys.stdin:
+    try:
+        out = None
+        out = start(1)
+        assert type(out) is Awaitable
+        resume(1)
+    except KeyboardInterrupt:
+        if not s.async_idle():  # it came before the resumption
+            try:
+                throw(KeyError())
+            except KeyError:
+                pass
+        say("interrupted", s.async_idle())
+""")
+
+    def finish() -> None:
+        assert child.line() == "interrupted True"
+
+    met = step_through(child, child.symbols["gate_suspend"], 30, finish, kind=kind)
+    assert len(met) == 30
+    met = step_through(child, child.symbols["enter_resume"], 62, finish, kind=kind)
+    name = "keeping_return" if what.startswith("keeping") else "gate_return"
+    window = [pc for pc in met if child.symbols[f"{name}_window"] <= pc < child.symbols[f"{name}_end"]]
+    assert len(window) == 9 + 7 * what.startswith("keeping"), "as far as the end of the gate"
 
 
 def test_results_survive_a_signal_at_every_instruction_of_the_return(traced: Callable[[str], Traced]) -> None:
