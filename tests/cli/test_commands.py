@@ -348,7 +348,7 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     for terminal in (True, False):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
         clock = _Clock()
-        with modules._Progress("app.wasm") as progress:
+        with modules.Progress("app.wasm") as progress:
             progress._clock, progress._start = clock, 0.0
             progress.report(1, 10)
             assert capsys.readouterr().err == ""

@@ -20,6 +20,8 @@ SUBCOMMANDS = {
     "compile": "compile",
     "validate": "validate",
     "wast": "wast",
+    "objdump": "objdump",
+    "explore": "explore",
     "settings": "list_settings",
     "config": "cache_config",
     "cache": "cache",
@@ -31,8 +33,6 @@ NOT_HERE = {
     # Wasmtime's other subcommands (reference, table E1).
     "serve": "HTTP components",
     "wizer": "pre-initialization",
-    "explore": "the explorer",
-    "objdump": "the disassembler",
 }
 HELP_WORDS = ("-h", "--help")
 VERBOSE_WORDS = ("-v", "--verbose")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from wasmforge.engine import Engine
 
-__all__ = ["compile_file", "load_file", "read_file"]
+__all__ = ["Progress", "compile_contents", "compile_file", "load_file", "read_file"]
 
 ELF_MAGIC = b"\x7fELF"
 PROGRESS_AFTER = 1.0  # seconds of compiling before anything is shown
@@ -40,7 +40,7 @@ def load_file(engine: Engine, path: str, allow_precompiled: bool) -> Module:
     """
     if path != "-" and _magic(path) == ELF_MAGIC and allow_precompiled:
         return Module.deserialize_file(engine, path)
-    with _Progress(path) as progress:
+    with Progress(path) as progress:
         if path != "-":
             return Module._from_path(engine, path, progress.report, _refuse_image)
         contents = read_file(path)
@@ -57,14 +57,19 @@ def _refuse_image(contents: bytes) -> None:
 
 def compile_file(engine: Engine, path: str) -> bytes:
     """The image of a file with a binary or a text module, always compiled anew."""
+    return compile_contents(engine, path, read_file(path))
+
+
+def compile_contents(engine: Engine, path: str, contents: bytes) -> bytes:
+    """The same for what has been read from `path`."""
     from wasmforge.module import _to_wasm
 
-    wasm = _to_wasm(read_file(path))
-    with _Progress(path) as progress:
+    wasm = _to_wasm(contents)
+    with Progress(path) as progress:
         return engine._compile(wasm, progress.report)
 
 
-class _Progress:
+class Progress:
     """A line on standard error while a compilation takes long, if that is a terminal; nothing on a pipe."""
 
     def __init__(self, name: str) -> None:
@@ -72,7 +77,7 @@ class _Progress:
         self._shown = False
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Progress:
         import time
 
         self._clock: Callable[[], float] = time.monotonic

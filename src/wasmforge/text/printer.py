@@ -43,7 +43,7 @@ from wasmforge.syntax.types import (
 from wasmforge.text.literals import F32_FORMAT, F64_FORMAT, float_text
 from wasmforge.text.vectors import vector_text
 
-__all__ = ["print_module"]
+__all__ = ["print_functions", "print_module"]
 
 _MOST_DECLARATIONS: Final = 10_000_000
 """Parameters, results and locals that are printed, in all functions together. Threat: a few bytes of a module that was
@@ -80,6 +80,20 @@ def print_module(module: Module) -> str:
     a function body, which decoding leaves alone, is none, or declares more locals than can be printed.
     """
     return "\n".join(_Printer(module).lines()) + "\n"
+
+
+def print_functions(module: Module) -> Iterator[list[tuple[str, int | None]]]:
+    """The defined functions of a module in the text format, a list of lines each. With every line that is an
+    instruction comes its position in the binary. Raises as `print_module` does.
+    """
+    printer = _Printer(module)
+    imported = module.num_imported(ExternKind.FUNC)
+    for k, (x, body) in enumerate(zip(module.functions, module.code, strict=True), imported):
+        lines = list(printer._function(k, x, body))
+        positions = [i.offset for i in instructions(body.code, body.offset)]
+        # A line an instruction, but for the last `end`, which is the closing parenthesis.
+        first = len(lines) - len(positions)
+        yield [(line, positions[n - first] if n >= first else None) for n, line in enumerate(lines)]
 
 
 def _bytes_literal(data: bytes) -> str:

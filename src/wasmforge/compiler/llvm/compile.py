@@ -33,12 +33,14 @@ def compile_module(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    prepare: Callable[[ModuleContext, Chunk], Chunk] | None = None,
 ) -> bytes:
     """Compiles a module with LLVM and returns its image (`compiler.image`).
 
     `facts` are what validation returned for this module. `workers` is the number of processes (default: one a
     processor); the image does not depend on it. `progress` is called with the instructions compiled so far and
-    in all. Raises `WasmtimeError` when the module asks for something that is not supported or cannot be compiled.
+    in all; `prepare` may replace each chunk before it is compiled. Raises `WasmtimeError` when the module asks for
+    something that is not supported or cannot be compiled.
     """
     if tunables.debug_guest:
         raise WasmtimeError("the LLVM compiler does not support debug_guest yet")
@@ -46,6 +48,8 @@ def compile_module(
     canonical = canonical_types(module.types)
     context = ModuleContext.of(module, func_refs, facts.tail_callers, facts.changed_tables, tunables)
     chunks = _chunks(module, facts, func_refs, canonical, tunables)
+    if prepare is not None:
+        chunks = [prepare(context, chunk) for chunk in chunks]
     replies = compile_chunks(chunks, context.encode(), workers or default_workers(), progress)
     if facts.tail_callers:
         replies.append(uniform.tail_code())

@@ -39,12 +39,14 @@ _RETRY_PIPELINE: Final = "fast"
 
 class Chunk(NamedTuple):
     """A piece of work: `functions` are (index, locals, body, position in the binary), `trampolines` (kind, type
-    index); `pipeline` as in `codegen.compile_ir`; `instructions` is the size of the work, for progress and limits."""
+    index); `pipeline` as in `codegen.compile_ir`; `instructions` is the size of the work, for progress and limits.
+    `ir` is the LLVM IR of all that if the worker is not to make it itself (`annotate`)."""
 
     functions: list[tuple[int, tuple[tuple[int, int], ...], bytes, int]]
     trampolines: list[tuple[str, int]]
     pipeline: str
     instructions: int
+    ir: str = ""
 
 
 REPLY_HEADER: Final = 8
@@ -77,6 +79,7 @@ def encode_request(module: int, context: bytes | None, chunk: Chunk, pipeline: s
         "pipeline": pipeline,
         "instructions": chunk.instructions,
         "slots": slots,
+        "ir": chunk.ir,
     }
     if context is not None:
         request["context"] = context

@@ -18,6 +18,7 @@ import threading
 import time
 import zlib
 from array import array
+from collections.abc import Callable
 from typing import Any, Final
 
 from wasmforge.compiler.llvm import uniform
@@ -30,7 +31,7 @@ from wasmforge.compiler.tables.address_map import NO_POSITION
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import FuncType
 
-__all__ = ["compile_chunk", "main"]
+__all__ = ["chunk_ir", "compile_chunk", "main"]
 
 NICENESS: Final = 5
 """A third of the share of a process that is not nice: the program goes first, and the worker still gets on."""
@@ -55,6 +56,7 @@ def chunk_ir(
     functions: list[tuple[int, tuple[tuple[int, int], ...], bytes, int]],
     trampolines: list[tuple[str, int]],
     pipeline: str,
+    translate_function: Callable[..., str] = translate,
 ) -> str:
     """The LLVM IR of a chunk: `functions` are (index, locals, body, position), `trampolines` (kind, type index)."""
     from wasmforge.compiler.llvm.codegen import FIRST_SCOPE, module_text
@@ -65,7 +67,7 @@ def chunk_ir(
     for k, (index, local_types, code, position) in enumerate(functions):
         ft = context.types[context.functions[index]]
         source = FunctionSource(index, ft, local_types, code, position)
-        texts.append(translate(source, context, FIRST_SCOPE + k, prototypes, short_blocks=pipeline == "fast"))
+        texts.append(translate_function(source, context, FIRST_SCOPE + k, prototypes, short_blocks=pipeline == "fast"))
         subprograms.append((index, position + 1))
     for kind, type_index in trampolines:
         make = array_to_wasm if kind == "a2w" else wasm_to_array
@@ -105,7 +107,7 @@ def compile_chunk(context: ModuleContext, request: dict[str, Any]) -> dict[str, 
     from wasmforge.compiler.llvm.codegen import compile_ir
 
     context.local = frozenset(f[0] for f in request["functions"]) if request["slots"] else None
-    text = chunk_ir(context, request["functions"], request["trampolines"], request["pipeline"])
+    text = request["ir"] or chunk_ir(context, request["functions"], request["trampolines"], request["pipeline"])
     found = parse_object(compile_ir(text, request["pipeline"], context.tunables.verify_ir))
     functions = sorted(found.functions, key=lambda f: f[1])
     rows = _with_tail_code(found) if request["slots"] else found.relocations
