@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wasmforge.host_function import HostFunction
     from wasmforge.runtime import CompiledModule, VMInstance
     from wasmforge.store import Storelike
+    from wasmforge.wasi.threads import WasiThreads
 
 __all__ = ["Linker"]
 
@@ -149,6 +150,34 @@ class Linker(Managed):
         from wasmforge.wasi.preview1 import add_to_linker
 
         add_to_linker(self)
+
+    def define_wasi_threads(self, store: Storelike, module: Module, max_threads: int | None = None) -> WasiThreads:
+        """Define `"wasi" "thread-spawn"` (wasi-threads) for one program, whose main thread is to run in `store`; also
+        the shared memories that `module` imports and nobody has defined.
+
+        Call it before anything is instantiated in the store, and the program within the result, which is a context
+        manager: leaving it ends the program's threads, wherever they are. When a thread exits or traps, the call that
+        the main thread is in raises its `ExitTrap` or `Trap`.
+
+            with linker.define_wasi_threads(store, module):
+                linker.instantiate(store, module).exports(store)["_start"](store)
+
+        Each thread has a store and an instance of its own, with the definitions of this linker, which must not belong
+        to a store; they share the memory and the WASI context. Host functions are called on all of them.
+
+        Parameters:
+            max_threads: how many may live at a time besides the main one; beyond it `thread-spawn` fails. 128 if None.
+
+        Raises:
+            WasmtimeError: the module imports no shared memory, the setting `Config.shared_memory` is off, or
+                `Config.consume_fuel` on, or the store has run something with WASI already.
+        """
+        self._check_open()
+        if not isinstance(module, Module):
+            raise WrongTypeError(f"expected a Module, got {type(module).__name__}")
+        from wasmforge.wasi.threads import DEFAULT_MAX_THREADS, WasiThreads
+
+        return WasiThreads(self, store, module, DEFAULT_MAX_THREADS if max_threads is None else max_threads)
 
     def define_module(self, store: Storelike, name: str, module: Module) -> None:
         """Define the exports of a module, with `name` as the first name, and instances made as needed.

@@ -36,7 +36,7 @@ class StoreData:
     """What the embedder keeps with a store. It hangs on the `VMStore` and not on the `Store`, so that a host
     function that is given a `Caller` finds it, without a reference cycle between the two stores."""
 
-    __slots__ = ("_wasi", "data", "engine", "linked_functions", "wasi_changed", "wasi_locator")
+    __slots__ = ("_wasi", "data", "engine", "linked_functions", "turns", "wasi_changed", "wasi_locator")
 
     def __init__(self, engine: Engine, data: object) -> None:
         self.engine = engine
@@ -44,6 +44,7 @@ class StoreData:
         self._wasi: Any = None
         self.wasi_changed: Callable[[], None] | None = None  # makes compiled stubs forget the context before
         self.wasi_locator: Any = None
+        self.turns: Any = None  # those of a program with threads (`wasi/turns.py`)
         self.linked_functions: dict[object, int] = {}
         """Addresses of the host functions that linkers define for all stores, by their definition. (The functions
         themselves would refer back to the store.)"""
@@ -57,6 +58,10 @@ class StoreData:
     def wasi(self, context: Any) -> None:
         if self.wasi_changed is not None:
             self.wasi_changed()
+        if self.turns is not None and context is not None:
+            from wasmforge.wasi.turns import share
+
+            share(context)
         self._wasi = context
 
 

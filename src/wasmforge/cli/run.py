@@ -123,8 +123,7 @@ class _Run:
                     return status
                 raise CommandError.during(f"failed to process preload `{name}`", error) from None
         try:
-            self._define_unknown_imports(linker, store, module)
-            self._run_in_time(store, linker, module)
+            self._run_main(store, linker, module)
         except Exception as error:
             if (status := _exit_status(error)) is not None:
                 return status
@@ -132,6 +131,15 @@ class _Run:
                 raise
             raise CommandError.during(f"failed to run main module `{self._path}`", error) from None
         return 0
+
+    def _run_main(self, store: Store, linker: Linker, module: Module) -> None:
+        if not self._settings.other.get("threads"):
+            self._define_unknown_imports(linker, store, module)
+            self._run_in_time(store, linker, module)
+            return
+        with linker.define_wasi_threads(store, module):
+            self._define_unknown_imports(linker, store, module)
+            self._run_in_time(store, linker, module)
 
     def _run_in_time(self, store: Store, linker: Linker, module: Module) -> None:
         timeout = self._settings.other.get("timeout")

@@ -197,6 +197,7 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
         Setting("cli", _boolean, "[=y|n]: give the program WASI (default: y)", None),
         Setting("inherit-env", _boolean, "[=y|n]: give it all environment variables", None),
         Setting("preview0", _boolean, "[=y|n]: define `wasi_unstable` too (default: y)", None),
+        Setting("threads", _boolean, "[=y|n]: let it start threads (wasi-threads; needs -W shared-memory)", None),
         Setting("tcplisten", _text, "=ADDRESS:PORT: give it a listening socket; may be repeated", None, repeat=True),
     ),
 }
@@ -220,7 +221,7 @@ _NOT_HERE: Final[dict[str, str]] = {
         component-model-async-builtins component-model-async-stackful component-model-threading
         component-model-error-context component-model-gc stack-switching gc
         gc-support component-model-fixed-length-lists concurrency-support""",
-    "-S": """cli-exit-with-code common nn threads http http-outgoing-body-buffer-chunks http-outgoing-body-chunk-size
+    "-S": """cli-exit-with-code common nn http http-outgoing-body-buffer-chunks http-outgoing-body-chunk-size
         config keyvalue listenfd tls preview2 nn-graph inherit-network allow-ip-name-lookup tcp udp
         network-error-code config-var keyvalue-in-memory-data p3 max-resources hostcall-fuel
         max-random-size max-http-fields-size""",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 else:
     from wasmforge.runtime import ffi as ctypes
 
-__all__ = ["Deadline", "Periodic", "check", "remaining", "request"]
+__all__ = ["Deadline", "Periodic", "check", "remaining", "request", "withdraw"]
 
 _REPEAT: Final = 5_000_000
 """Nanoseconds between the signals after the first one."""
@@ -279,6 +279,11 @@ def request(store: VMStore, action: Callable[[], None]) -> None:
     # A thread that has left wasm needs the GIL, which we hold, before it can end; so the number is that of a thread.
     if words[StoreContext.HOST_SP // 8] > 1:
         _pthread_kill(words[StoreContext.THREAD // 8] & _THREAD_MASK, STOP_SIGNAL)
+
+
+def withdraw(store_id: int) -> None:
+    """Forgets the requests that a store's thread has not taken up: the store goes, or what they were for is over."""
+    _requests.pop(store_id, None)
 
 
 def _on_stop(store_id: int) -> None:

@@ -52,7 +52,7 @@ def _openat2(directory: int, path: bytes, flags: int, mode: int) -> int:
         flags | os.O_CLOEXEC, mode if flags & os.O_CREAT else 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
     )
     for _ in range(_MAX_RACES):
-        result: int = _syscall(_SYS_OPENAT2, directory, path, how, _OPEN_HOW.size)
+        result: int = waiting.aside(_syscall, _SYS_OPENAT2, directory, path, how, _OPEN_HOW.size)
         if result >= 0:
             return result
         error = ctypes.get_errno()

@@ -16,6 +16,8 @@ from wasmforge.wasi.preview1 import host_function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from wasmforge.runtime import LinearMemory, VMFunction
     from wasmforge.runtime.vm.records import Arena
     from wasmforge.store import StoreData, Storelike
@@ -44,15 +46,23 @@ class Definition(_HostFunction):
         if data.wasi_locator is None:
             data.wasi_locator = _Locator(data, vm.arena)
         stub = vm.engine.gates.wasi_calls.get(self.row.stub)
+        call = host_function(self.row, data.wasi_locator)
+        if data.turns is not None and self.row.stub not in _STUBS_FOR_THREADS:
+            stub = None
+            call = data.turns.around(call)
         function = vm.new_function(
             self.row.type,
-            host_function(self.row, data.wasi_locator),
+            call,
             name=self.row.name,
             caller_vmctx=True,
             native=None if stub is None else (stub, data.wasi_locator.cell),
         )
         functions[self.row] = function.address
         return function
+
+
+_STUBS_FOR_THREADS: Final = ("clock_time_get", "random_get")
+"""Stubs that read nothing which threads of a guest change. The others use descriptors (see `NativeGuest.share`)."""
 
 
 class _InstanceMemory(GuestMemory):

@@ -31,17 +31,26 @@ _TABLE = WasiGuest.TABLE // 8
 class NativeGuest:
     """The record of one `WasiContext`. `address` is valid as long as this object."""
 
-    __slots__ = ("_words", "address")
+    __slots__ = ("_shared", "_words", "address")
 
     def __init__(self) -> None:
         self._words = (ctypes.c_uint64 * (WasiGuest.SIZE // 8))()
         self.address = ctypes.addressof(self._words)
+        self._shared = False
 
     def set_descriptor(self, number: int, descriptor: Descriptor | None) -> None:
         """What a number stands for from now on; None: nothing."""
-        if number < WasiGuest.DESCRIPTORS:
+        if number < WasiGuest.DESCRIPTORS and not self._shared:
             flags, host = (0, 0) if descriptor is None else descriptor.native()
             self._words[_TABLE + number] = flags | host << 32
+
+    def share(self) -> None:
+        """The guest gets threads. Threat: a stub loads a host descriptor and hands it to the kernel later; in between
+        another thread could close it, and the host process open a file of its own under the same number, which the
+        guest would read or write. So from now on there is no descriptor here."""
+        self._shared = True
+        for number in range(WasiGuest.DESCRIPTORS):
+            self._words[_TABLE + number] = 0
 
     def set_clocks(self, clocks: Clocks) -> None:
         """The stubs read the host's clocks if these do nothing else."""

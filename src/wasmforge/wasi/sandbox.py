@@ -167,6 +167,7 @@ def run(
     max_memory: int | None = None,
     max_output: int | None = DEFAULT_MAX_OUTPUT,
     max_open_files: int | None = None,
+    threads: bool | int = False,
     clocks: Clocks | None = None,
     random_seed: int | None = None,
     text: bool = False,
@@ -194,6 +195,8 @@ def run(
         max_memory: bytes of linear memory; as much again as an eighth of it for tables.
         max_output: bytes of standard output and error together. None: no limit.
         max_open_files: how many files the program may hold open.
+        threads: let the program start threads (wasi-threads), True for up to 128 at a time, or how many. It then runs
+            in an engine with shared memories. `max_memory` allows each thread its own tables.
         clocks, random_seed: see `WasiConfig`: runs that repeat exactly.
         text: decode the captured output as UTF-8.
         check: raise `subprocess.CalledProcessError` when the exit status is not 0.
@@ -231,7 +234,7 @@ def run(
     if isinstance(source, Module):
         module = source
     else:
-        module = _compile(engine or (Engine(config) if config is not None else default_engine()), source)
+        module = _compile(engine or _engine_for(config, bool(threads)), source)
     store = Store(module._engine)
     if max_memory is not None:
         store._context().limits = _Limits(max_memory)
@@ -240,7 +243,7 @@ def run(
         message = f"the program opened more than {max_open_files} files"
         store_data(store).wasi.descriptors.exceeded = lambda: OpenFilesLimitExceeded(message)
     try:
-        returncode = _call(store, module, command, timeout)
+        returncode = _call(store, module, command, timeout, threads)
         _close(store_data(store).wasi)
     except Exception as error:
         _close(store_data(store).wasi, suppress=True)  # the exception keeps the store alive through its traceback
@@ -253,16 +256,25 @@ def run(
     return result
 
 
-def _call(store: Store, module: Module, command: list[str], timeout: float | None) -> int:
+def _engine_for(config: Config | None, threads: bool) -> Engine:
+    if config is None and threads:
+        from wasmforge.config import Config
+
+        config = Config()
+        config.shared_memory = True
+    return Engine(config) if config is not None else default_engine()
+
+
+def _call(store: Store, module: Module, command: list[str], timeout: float | None, threads: bool | int) -> int:
     """Runs the program, the start function of its module included; its exit status."""
     try:
         if timeout is None:
-            _start(store, module)
+            _start(store, module, threads)
         else:
             from wasmforge.runtime.deadline import Deadline
 
             with Deadline(store._context(), timeout, lambda: TimeoutExpired(command, timeout)):
-                _start(store, module)
+                _start(store, module, threads)
     except ExitTrap as error:
         return error.code
     except WasmtimeError as error:
@@ -273,9 +285,17 @@ def _call(store: Store, module: Module, command: list[str], timeout: float | Non
     return 0
 
 
-def _start(store: Store, module: Module) -> None:
+def _start(store: Store, module: Module, threads: bool | int) -> None:
     linker = Linker(store.engine)
     linker.define_wasi()
+    if not threads:
+        _run_start(store, linker, module)
+        return
+    with linker.define_wasi_threads(store, module, None if threads is True else threads):
+        _run_start(store, linker, module)
+
+
+def _run_start(store: Store, linker: Linker, module: Module) -> None:
     exports = linker.instantiate(store, module).exports(store)
     for name in ("_start", ""):
         function = exports.get(name)

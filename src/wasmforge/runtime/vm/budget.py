@@ -110,6 +110,12 @@ class Budget:
         self._deadline = min(self._engine.epoch + ticks, _ALL)
         self.update()
 
+    def inherit(self, other: Budget) -> None:
+        """Takes over the deadline of another store, and what happens then."""
+        self.on_epoch = other.on_epoch
+        self._deadline = other._deadline
+        self.update()
+
     @property
     def passed(self) -> bool:
         """Whether the deadline is over."""

@@ -10,6 +10,7 @@ processors see in this order.
 from __future__ import annotations
 
 import _thread
+import sys
 from collections import deque
 
 from wasmforge.runtime.lifetime import died, undo_after
@@ -131,12 +132,29 @@ class SharedLinearMemory(LinearMemory):
             parked.acquire()
             self._parked.setdefault(address, deque()).append(parked)
         try:
-            if _acquire(parked, timeout):
+            if self._acquire_in_group(address, parked, timeout):
                 return NOTIFIED
         except BaseException:
             self._leave(address, parked)
             raise
         return TIMED_OUT if self._leave(address, parked) else NOTIFIED
+
+    def _acquire_in_group(self, address: int, parked: Any, timeout: int | None) -> bool:
+        """`_acquire`; a thread of a guest is woken when its program ends, and raises what ends it."""
+        groups = sys.modules.get("wasmforge.runtime.thread_group")  # not imported: then no guest has threads
+        group = None if groups is None else groups.current()
+        if group is None:
+            return _acquire(parked, timeout)
+        group.park(parked, self, address)
+        try:
+            return _acquire(parked, timeout)
+        finally:
+            group.unpark(parked)
+
+    def wake(self, address: int, parked: Any) -> None:
+        """Wakes one thread, unless it was notified or left by itself."""
+        if self._leave(address, parked):
+            parked.release()
 
     def _leave(self, address: int, parked: Any) -> bool:
         """Takes a thread off its queue. False when it was notified meanwhile."""
