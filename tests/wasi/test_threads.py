@@ -250,9 +250,11 @@ def test_what_cannot_have_threads() -> None:
     with pytest.raises(WasmtimeError, match="negative"):
         linker.define_wasi_threads(Store(engine), module, -1)
     store = Store(engine)
-    store.set_wasi(WasiConfig())
-    linker.define_wasi()
-    linker.define_func("wasi", "thread-spawn", wasmforge.FuncType([wasmforge.ValType.i32()] * 1, []), lambda _: None)
+    linker.define_wasi_threads(store, module).close()
+    with pytest.raises(WasmtimeError, match="used"):
+        Linker(engine).define_wasi_threads(store, module)
+    config = Config()
+    config.shared_memory = True
     config.consume_fuel = True
     engine = Engine(config)
     with pytest.raises(WasmtimeError, match="fuel"):

@@ -96,13 +96,12 @@ class ThreadGroup:
 
     def interrupt(self) -> None:
         """Tells every thread that is left that the program has ended."""
-        with self._lock:
-            stores = list(self._stores.values())
+        with self._lock:  # so that nothing is requested of a store that has left
+            for weak in self._stores.values():
+                store = weak()
+                if store is not None:
+                    request(store, self.check)
             parked = list(self._parked.items())
-        for weak in stores:
-            store = weak()
-            if store is not None:
-                request(store, self.check)
         for lock, (memory, address) in parked:
             memory.wake(address, lock)
 

@@ -110,9 +110,9 @@ class WasiThreads:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self.close()
-        if error is None and self._group.error is not None:
-            raise self._group.error
+        end = self._finish()
+        if error is None and end is not None:
+            raise end
 
     def __len__(self) -> int:
         """How many threads live, without the main one."""
@@ -121,9 +121,13 @@ class WasiThreads:
     def close(self) -> None:
         """End the program: every thread stops wherever it is. A thread that is in a Python function of the embedder
         stops when that returns."""
+        self._finish()
+
+    def _finish(self) -> BaseException | None:
+        """`close`. Returns what a thread ended the program with."""
         group = self._group
         if group.closed:
-            return
+            return None
         self._closing.set()
         group.end(None)
         with self._lock:  # whoever spawns later sees the end
@@ -139,9 +143,12 @@ class WasiThreads:
         group.leave(self._before)
         group.remove(self._main_id)
         withdraw(self._main_id)
+        # What the store's functions lead to, this object too, must not lead back to it; a traceback does.
+        error, group.error = group.error, None
         self._linker = None
         self._before = None
         atexit.unregister(self._at_exit)
+        return error
 
     # --- A thread -------------------------------------------------------------------------------------------
 
