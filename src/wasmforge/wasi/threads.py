@@ -14,7 +14,7 @@ import threading
 import time
 from _weakref import ref
 
-from wasmforge.func import Func
+from wasmforge.func_ import Func
 from wasmforge.linker import _HostFunction
 from wasmforge.module import export_type
 from wasmforge.runtime.deadline import withdraw
@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from wasmforge.func import Caller
+    from wasmforge.func_ import Caller
     from wasmforge.linker import Linker
     from wasmforge.module import Module
     from wasmforge.store import Storelike
