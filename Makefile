@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: run test lint bench guests compiled test-compiled clean
+.PHONY: run test lint bench docs guests compiled test-compiled clean
 
 # One stamp a set of dependencies, so that `make run` does not download what only tests and benchmarks need.
 $(VENV)/.run: pyproject.toml setup.py
@@ -17,6 +17,11 @@ $(VENV)/.test: pyproject.toml setup.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[llvm,test,lint,bench]'
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.docs: pyproject.toml setup.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
 
 ## run: compile a real program (a Mandelbrot set in WebAssembly text) and run it
 run: $(VENV)/.run
@@ -47,11 +52,17 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples
 	$(BIN)/lint-imports
 
 ## bench: against the wasmtime package and native code; writes bench/results and docs/performance.md
 bench: $(VENV)/.test
 	$(BIN)/python -m bench
+
+## docs: the site, from docs/ and the docstrings, in .cache/site; a broken link or docstring is an error
+docs: $(VENV)/.docs
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m mkdocs build --quiet
+	@echo .cache/site/index.html
 
 ## guests: build the C programs that tests and benchmarks run, and fetch CPython and QuickJS for WASI
 guests: $(VENV)/.test

@@ -1,5 +1,5 @@
-"""The README shows only what works: its Python examples run and print what their comments promise, and the files and
-commands that it names exist."""
+"""The README and the pages of docs/ show only what works: their Python examples run and print what their comments
+promise, and the files, commands and pages that they name exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def _examples(page: Path) -> list[tuple[int, str]]:
+    """The examples of a page, each with the number of the line that it starts in."""
+    text = page.read_text()
+    return [(text.count("\n", 0, found.start(1)), found[1]) for found in EXAMPLE.finditer(text)]
+
+
+WITH_EXAMPLES = [page for page in PAGES if _examples(page)]
 
 
 def _promised(example: str) -> list[str]:
@@ -26,23 +36,84 @@ def _promised(example: str) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_example_prints_what_its_comments_promise(number: int) -> None:
-    promised = _promised(EXAMPLES[number])
-    assert promised, "an example without a promised line tests nothing"
-    result = subprocess.run([sys.executable, "-c", EXAMPLES[number]], capture_output=True, text=True, check=False)
+def test_pages_are_found() -> None:
+    assert {"README.md", "tutorial.md", "sandbox.md"} <= {page.name for page in WITH_EXAMPLES}
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_examples_print_what_their_comments_promise(page: Path, tmp_path: Path) -> None:
+    """The examples of a page are one program, so that later ones may go on with what earlier ones made. Its lines are
+    those of the page: a traceback names them."""
+    examples = _examples(page)
+    assert [number + 1 for number, code in examples if not _promised(code) and "print(" in code] == []
+    program = ""
+    for start, code in examples:
+        program += "\n" * (start - program.count("\n")) + code
+    promised = [line for _, code in examples for line in _promised(code)]
+    assert promised, "examples without a promised line test nothing"
+    script = tmp_path / "page.py"
+    script.write_text(program)
+    result = subprocess.run(
+        [sys.executable, script.name], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == promised
 
 
 def test_named_files_exist() -> None:
-    names = set(re.findall(r"`((?:docs|examples|tests)/[\w./-]*|CONTRIBUTING\.md)`", README))
-    assert names
-    assert [name for name in names if not (ROOT / name).exists()] == []
+    missing = []
+    for page in PAGES:
+        names = set(re.findall(r"`((?:docs|examples|tests|bench)/[\w./-]*|CONTRIBUTING\.md)`", page.read_text()))
+        made = ("bench/results", "bench/build", "tests/wasi/")  # by commands that the pages name
+        missing += [(page.name, n) for n in names if not n.startswith(made[:2]) and not (ROOT / n).exists()]
+    assert re.search(r"`docs/", README)
+    assert missing == []
+
+
+def test_named_sources_exist() -> None:
+    """Recipes and the architecture name files of rooms: `compiler/environ.py`."""
+    missing = []
+    for page in PAGES:
+        if page.name in ("CONTRIBUTING.md", "architecture.md"):
+            names = set(re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text()))
+            assert names, page
+            places = (ROOT, ROOT / "src/wasmforge")
+            missing += [(page.name, n) for n in names if not any((place / n).exists() for place in places)]
+    assert missing == []
 
 
 def test_named_make_targets_exist() -> None:
-    targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
+    targets = {t for page in PAGES for t in re.findall(r"^make ([\w-]+)|`make ([\w-]+)`", page.read_text(), re.M)}
     makefile = (ROOT / "Makefile").read_text()
-    assert targets
-    assert [t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)] == []
+    names = {a or b for a, b in targets}
+    assert names
+    assert [t for t in names if not re.search(rf"^{t}:", makefile, re.MULTILINE)] == []
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    links = re.compile(r"\]\(([^)#]+\.md)(?:#[\w-]+)?\)")
+    broken = [
+        (page.name, link)
+        for page in PAGES
+        for link in links.findall(page.read_text())
+        if not (page.parent / link).exists()
+    ]
+    assert broken == []
+
+
+def test_the_site_has_the_pages_that_it_lists() -> None:
+    listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert len(listed) > 10
+    assert [name for name in listed if not (ROOT / "docs" / name).exists()] == []
+
+
+def test_the_reference_covers_every_public_name() -> None:
+    import wasmforge
+
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    covered = set(re.findall(r"^::: wasmforge\.(\w+)$", pages, re.MULTILINE))
+    # The annotations stand in the page about host functions, as a table.
+    annotations = {"i32", "i64", "f32", "f64", "v128", "externref", "funcref"}
+    assert sorted(set(wasmforge.__all__) - covered - annotations) == []
+    table = (ROOT / "docs" / "howto" / "host-functions.md").read_text()
+    assert [name for name in annotations if f"| `wasmforge.{name}`" not in table] == []

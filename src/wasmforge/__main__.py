@@ -1,7 +1,8 @@
 """`python -m wasmforge`: the command line."""
 
-import sys
+if __name__ == "__main__":  # tools that inspect packages import this
+    import sys
 
-from wasmforge.cli import main
+    from wasmforge.cli import main
 
-sys.exit(main())
+    sys.exit(main())

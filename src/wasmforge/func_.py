@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
-    from wasmforge.extern import Extern
     from wasmforge.runtime.vm.async_call import AsyncCall
     from wasmforge.store import Storelike
     from wasmforge.types import FuncType
@@ -92,7 +91,7 @@ class Func:
             Trap: execution trapped.
             ArgumentCountError: too few or too many parameters.
             TypeError, OverflowError: a parameter has the wrong type or is out of range; the message says which.
-            Whatever a host function raised.
+            Exception: whatever a host function raised.
         """
         try:
             vm = store._vm
@@ -345,14 +344,14 @@ class Caller:
         self._vm = None
         self._instance = None
 
-    def __getitem__(self, name: str) -> Extern:
+    def __getitem__(self, name: str) -> Any:
         """The export `name` of the calling instance. Raises KeyError when there is none, or no instance called."""
         extern = self.get(name)
         if extern is None:
             raise KeyError(f"failed to find export {name}")
         return extern
 
-    def get(self, name: str) -> Extern | None:
+    def get(self, name: str) -> Any:
         """The export `name` of the calling instance; None when there is none, when the host called, or when the call
         is over."""
         if not isinstance(name, str):

@@ -10,6 +10,7 @@ from wasmforge.syntax.errors import WrongTypeError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
     from wasmforge.extern import Extern
     from wasmforge.runtime import VMInstance
@@ -76,8 +77,9 @@ class Instance:
         return f"<Instance{name}: {len(info.exports)} exports>"
 
 
-class InstanceExports(Mapping[str, "Extern"]):
-    """The exports of an instance: a mapping from names, and a sequence in the module's order."""
+class InstanceExports(Mapping[str, "Any"]):
+    """The exports of an instance: a mapping from names, and a sequence in the module's order. To a type checker they
+    are `Any`, since only the module knows which is a `Func`, a `Memory`, a `Table` or a `Global`."""
 
     def __init__(self, store: Storelike, instance: Instance) -> None:
         check_store(store, instance._instance.store.id)
@@ -88,7 +90,7 @@ class InstanceExports(Mapping[str, "Extern"]):
         """The exports in the module's order."""
         return tuple(self._by_name.values())
 
-    def __getitem__(self, idx: str) -> Extern:
+    def __getitem__(self, idx: str) -> Any:
         return self._by_name[idx]
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ parameter and default of the package is here. The intended differences are the l
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,3 +137,12 @@ def test_the_caller_of_a_start_function_is_its_instance() -> None:
         module = w.Module(store.engine, '(module (import "" "" (func)) (memory (export "m") 1) (start 0))')
         w.Instance(store, module, [w.Func(store, w.FuncType([], []), start, access_caller=True)])
         assert seen == ["Memory"]
+
+
+def test_the_documentation_lists_the_differences() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "differences.md").read_text()
+    rows = "\n".join(line for line in page.splitlines() if line.startswith("| "))
+    for name, reason in {**NOT_HERE, **NO_MEMBER}.items():
+        assert f"`{name}`" in rows and reason in rows, name
+    for name in (*NO_CONTEXT, *OTHER_CONSTRUCTOR):
+        assert f"`{name}`" in rows, name
