@@ -117,3 +117,27 @@ def test_the_reference_covers_every_public_name() -> None:
     assert sorted(set(wasmforge.__all__) - covered - annotations) == []
     table = (ROOT / "docs" / "howto" / "host-functions.md").read_text()
     assert [name for name in annotations if f"| `wasmforge.{name}`" not in table] == []
+
+
+def _docstrings() -> list[tuple[str, str]]:
+    import wasmforge
+
+    found = []
+    for name in wasmforge.__all__:
+        thing = getattr(wasmforge, name)
+        members = vars(thing).items() if isinstance(thing, type) else ()
+        found.append((name, thing.__doc__ or ""))
+        found += [(f"{name}.{k}", getattr(v, "__doc__", None) or "") for k, v in members if not k.startswith("_")]
+    return found
+
+
+def test_what_docstrings_raise_has_a_class() -> None:
+    """`make docs` needs `Name: when` in these sections, and stops where there is none."""
+    wrong = []
+    for name, text in _docstrings():
+        if section := re.search(r"^( *)Raises:\n((?:\1 +.*\n?|\n)+)", text, re.MULTILINE):
+            first = re.match(r" *", section[2])
+            indent = first[0] if first else ""
+            lines = [line[len(indent) :] for line in section[2].splitlines() if line.startswith(indent)]
+            wrong += [(name, line) for line in lines if line[:1].strip() and not re.match(r"[\w., ]+: ", line)]
+    assert wrong == []

@@ -131,7 +131,7 @@ class Func:
 
         Raises:
             CallTimeout: the time was up. What the guest did until then stays done.
-            What calling the object raises.
+            Exception: what calling the object raises.
         """
         if timeout is None:
             return self(store, *params)
