@@ -3,6 +3,7 @@ without copies, and modules that travel to other processes."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import pickle
 import pydoc
@@ -278,3 +279,17 @@ def test_what_does_not_fit_is_refused() -> None:
     module.close()
     with pytest.raises(ValueError, match="closed"):
         pickle.dumps(module)
+
+
+def test_coroutine_functions_have_types_too(engine: Engine) -> None:
+    @wasmforge.func
+    async def add_later(a: int, b: int) -> int:
+        await asyncio.sleep(0)
+        return a + b
+
+    async def main() -> int:
+        app = await wasmforge.load_async(CALLS_ADD, {"host": {"add": add_later}}, engine=engine)
+        result: int = await app.three()
+        return result
+
+    assert asyncio.run(main()) == 3
