@@ -28,8 +28,8 @@ ROOMS = ("binary", "validation", "compiler/baseline")
 which form runs. No room belongs here that a process needs which maps an image from the cache, because loading the
 library of the group takes longer than all of that process's imports."""
 
-UNCOMPILED = {"__init__.py", "buffer.py"}
-"""`buffer` is the uncompiled form of a class that mypyc brings along."""
+UNCOMPILED = {"__init__.py", "buffer.py", "words.py"}
+"""`buffer` and `words` are the uncompiled forms of classes that mypyc brings along."""
 
 GATES = PACKAGE / "runtime" / "native" / "gates.bin"
 

@@ -11,6 +11,10 @@ The operand stack holds value types, and below the operands of each open block a
 the rest of the block is unreachable and the stack yields whatever is asked for. A marker equals no type, so that the
 comparison with the expected type is at once the check for underflow and for unreachable code; only when it fails
 does a function take over that tells these cases apart.
+
+The stack is an array of words (`validation.words`) that only grows, with the index of the top in a variable: so its
+items are machine integers when compiled. Functions that pop or push take the array and that index, and return the
+new index.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from wasmforge.syntax import types as value_types
 from wasmforge.syntax.errors import MalformedError
 from wasmforge.syntax.features import Feature, switched_off
 from wasmforge.syntax.instructions import Opcode
-from wasmforge.syntax.limits import NESTING, OPERANDS
+from wasmforge.syntax.limits import NESTING, OPERANDS, PARAMS, RESULTS
 from wasmforge.syntax.subtyping import all_match, matches
 from wasmforge.syntax.types import concrete_type, is_reference, value_type_name, with_index
 from wasmforge.validation import atomics, vectors
@@ -48,12 +52,11 @@ from wasmforge.validation.vectors import (
     VECTOR_PARAMS,
     VECTOR_RESULTS,
 )
+from wasmforge.validation.words import i64, interpreted, put, same, vec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
-
-    from mypy_extensions import i64
 
 __all__ = ["Context", "Locals", "check_body", "require", "unknown_type"]
 
@@ -80,6 +83,8 @@ BOTTOM: Final = 0
 BASE: Final = 1
 POLYMORPHIC: Final = 2
 
+_IF: Final = 0x04
+_ELSE: Final = 0x05
 _FUNCTION: Final = -1
 """Stands for the opcode of the outermost block."""
 _PREFIX: Final = 0xFC
@@ -88,6 +93,10 @@ _ATOMIC_PREFIX: Final = 0xFE
 _EMPTY_BLOCK_TYPE: Final = 0x40
 _MEMORY_INDEX_FOLLOWS: Final = 0x40
 _NO_TYPES: Final[list[int]] = []
+_MARGIN: Final = PARAMS + RESULTS
+"""More words than one instruction pushes: a marker and the parameters of a block."""
+_LONG: Final = 16
+"""From this number of types on, slices are faster than a loop where Python interprets this."""
 _UNEXPECTED_END: Final = "unexpected end of section or function"
 
 
@@ -119,6 +128,8 @@ class Context:
         self.used_features = 0
         """The proposals that `require` was asked for."""
         self.changed_tables: set[int] = set()
+        self.operands: vec[i64] = vec[i64]([0] * (2 * _MARGIN))
+        """The operand stack, the same for all bodies."""
         self.value_types = VALUE_TYPE
         """1 for bytes that are value types, without those that are switched off."""
 
@@ -152,7 +163,6 @@ class Locals:
     EXPANDED: Final = 256
 
     def __init__(self, params: list[int], runs: tuple[tuple[int, int], ...]) -> None:
-        self.types = list(params)
         self.parameters = len(params)
         self.run_ends: list[int] = [self.parameters]
         self.run_types: list[int] = [BOTTOM]  # of the parameters, which are all written out
@@ -160,18 +170,18 @@ class Locals:
         self.initialised: set[int] = set()
         self.order: list[int] = []
         """The locals that were set, in order; those of blocks that have ended are gone."""
-        total = len(params)
+        types = params
+        total = self.parameters
         for count, t in runs:
-            room = 0 if self.tracked else self.EXPANDED - len(self.types)
             if t >= NON_NULL and t & NON_NULL and count:
                 self.tracked = True
-                room = 0
-            if room > 0:
-                self.types.extend([t] * min(count, room))
+            elif not self.tracked and len(types) < self.EXPANDED:
+                types = types + [t] * min(count, self.EXPANDED - len(types))
             total += count
             self.run_ends.append(total)
             self.run_types.append(t)
         self.count = total
+        self.types: vec[i64] = vec[i64](types)
 
     def type_of(self, x: int, at: int) -> int:
         """The type of local `x`, about to be read, when it is not one of `types`. `at` is the position for the
@@ -216,71 +226,94 @@ def _names(types: list[int]) -> str:
     return "[" + " ".join([value_type_name(t) for t in types]) + "]"
 
 
-def _pop(stack: list[int], expected: int, at: int) -> int:
-    """Pops an operand of type `expected` (of any type when that is `BOTTOM`) and returns its type."""
-    t = stack[-1]
+def _pop(stack: vec[i64], top: i64, expected: i64, at: i64) -> i64:
+    """Pops an operand of type `expected` (of any type when that is `BOTTOM`)."""
+    t: i64 = stack[top]
     if t == POLYMORPHIC:
-        return expected
+        return top
     if t == BASE:
         wanted = "a value" if expected == BOTTOM else value_type_name(expected)
         raise Invalid(f"type mismatch: expected {wanted}, found nothing on the stack of the block", at)
     if t != expected and t != BOTTOM and expected != BOTTOM and not matches(t, expected):
         raise Invalid(f"type mismatch: expected {value_type_name(expected)}, found {value_type_name(t)}", at)
-    stack.pop()
-    return expected if t == BOTTOM else t
+    return top - 1
 
 
-def _pop_all(stack: list[int], types: list[int], at: int) -> None:
+def _type_of_top(stack: vec[i64], top: i64, otherwise: i64) -> i64:
+    """The type of the operand that `_pop` is about to take, `otherwise` when unreachable code does not say which."""
+    t: i64 = stack[top]
+    return t if t != POLYMORPHIC and t != BOTTOM else otherwise
+
+
+def _pop_all(stack: vec[i64], top: i64, types: list[int], at: i64) -> i64:
     n: i64 = len(types)
-    if n > 4 and stack[-n:] == types:
+    if n > _LONG and _INTERPRETED and top >= n and same(stack, top + 1 - n, types):
         # Threat: calls with a thousand parameters, two bytes each. The comparison of slices runs in C.
-        del stack[-n:]
-        return
+        return top - n
     while n > 0:
         n -= 1
-        t = stack[-1]
+        t: i64 = stack[top]
         if t == types[n]:
-            stack.pop()
+            top -= 1
         elif t == POLYMORPHIC:
-            return
+            return top
         else:
-            _pop(stack, types[n], at)
+            top = _pop(stack, top, types[n], at)
+    return top
 
 
-def _push_all(stack: list[int], types: list[int], at: int) -> None:
+def _push_all(stack: vec[i64], top: i64, types: list[int], at: i64) -> i64:
     """Threat: two bytes of body push a thousand results, again and again, or in unreachable code the parameters of
     nested blocks. Single results need no check, since a body has at most 7.7 million instructions."""
-    if len(stack) + len(types) > OPERANDS:
+    n: i64 = len(types)
+    if top + n >= OPERANDS:
         raise Invalid(f"too many operands: more than {OPERANDS} on the stack", at)
-    stack.extend(types)
+    if n > _LONG and _INTERPRETED:
+        put(stack, top + 1, types)
+        return top + n
+    k: i64 = 0
+    while k < n:
+        top += 1
+        stack[top] = types[k]
+        k += 1
+    return top
 
 
-def _pop_and_push(stack: list[int], types: list[int], at: int) -> None:
+def _pop_and_push(stack: vec[i64], top: i64, types: list[int], at: i64) -> i64:
     """What a conditional branch does to the operands of its label, which both paths have afterwards."""
-    if stack[-len(types) :] != types:
-        _pop_all(stack, types, at)
-        _push_all(stack, types, at)
+    return _push_all(stack, _pop_all(stack, top, types, at), types, at)
 
 
-def _check_top(stack: list[int], types: list[int], at: int) -> None:
+def _check_top(stack: vec[i64], top: i64, types: list[int], at: i64) -> None:
     """Checks that `types` could be popped, and leaves the stack alone (`br_table` does this for every label)."""
     n: i64 = len(types)
-    if stack[-n:] == types:
-        return
-    depth: i64 = len(stack)
     while n > 0:
         n -= 1
-        depth -= 1
-        t = stack[depth]
+        t: i64 = stack[top]
         if t == POLYMORPHIC:
             return
         if t != types[n] and t != BOTTOM and not matches(t, types[n]):
             raise Invalid(f"type mismatch: expected {value_type_name(types[n])}, found {_name(t)}", at)
+        top -= 1
 
 
-def _set_unreachable(stack: list[int], base: i64) -> None:
-    del stack[base + 1 :]
+def _grown(stack: vec[i64]) -> vec[i64]:
+    """A copy with more room."""
+    n: i64 = len(stack)
+    larger = vec[i64]([0] * (2 * n))
+    k: i64 = 0
+    while k < n:
+        larger[k] = stack[k]
+        k += 1
+    return larger
+
+
+def _set_unreachable(stack: vec[i64], base: i64) -> i64:
     stack[base] = POLYMORPHIC
+    return base
+
+
+_INTERPRETED: Final = interpreted(_set_unreachable)
 
 
 def _check_memory_argument(c: Context, code: bytes, pc: int, natural: int, base: int, at: int) -> tuple[int, int]:
@@ -387,11 +420,11 @@ def _unknown_label(x: int, depth: int, at: int) -> Invalid:
     return Invalid(f"unknown label {x}: {depth} labels are in scope", at)
 
 
-def _remaining(stack: list[int], types: list[int], at: int) -> Invalid:
+def _remaining(found: i64, types: list[int], at: i64) -> Invalid:
     """The error for a block that leaves more on the stack than its results, which are popped already."""
     return Invalid(
         f"type mismatch: values remaining on stack at end of block: expected {_names(types)}, "
-        f"found {value_type_name(stack[-1])} below",
+        f"found {value_type_name(found)} below",
         at,
     )
 
@@ -422,13 +455,19 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
     n: i64
     end: i64 = len(code)
     count: i64 = 0
-    local_types = local_variables.types
+    local_types: vec[i64] = local_variables.types
     expanded: i64 = len(local_types)
     value_type: bytes = c.value_types
     has_memory: bool = len(c.memory_addresses) > 0
     default_address: i64 = c.memory_addresses[0] if has_memory else I32
     address: i64
-    stack: list[int] = [BASE]
+    stack: vec[i64] = c.operands
+    room: i64 = len(stack) - _MARGIN
+    top: i64 = 0
+    stack[0] = BASE
+    kinds: bytes = KIND
+    operands: bytes = OPERAND
+    operation_results: bytes = RESULT
     # The control stack, one list a field. `bases` are the positions of the markers in `stack`.
     opcodes: list[int] = [_FUNCTION]
     labels: list[list[int]] = [results]
@@ -440,6 +479,9 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
     heights: list[int] = [0]
 
     while pc < end:
+        if top > room:
+            stack = c.operands = _grown(stack)
+            room = len(stack) - _MARGIN
         start = pc
         op = code[pc]
         pc += 1
@@ -456,9 +498,11 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
                 else:
                     x, pc = read_unsigned(code, pc - 1, 32, base)
             if x < expanded:
-                stack.append(local_types[x])
+                top += 1
+                stack[top] = local_types[x]
             else:
-                stack.append(local_variables.type_of(x, start))
+                top += 1
+                stack[top] = local_variables.type_of(x, start)
             continue
 
         if op == 0x41:  # i32.const
@@ -468,7 +512,8 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             pc += 1
             if pc - mark > 4:
                 read_signed(code, mark, 32, base)
-            stack.append(I32)
+            top += 1
+            stack[top] = I32
             continue
 
         if op == _VECTOR_PREFIX:
@@ -476,20 +521,21 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             pc += 1
             if x >= 0x80:
                 x, pc = read_unsigned(code, pc - 1, 32, base)
-            pc = _check_vector(c, stack, code, pc, x, base, start)
+            pc, top = _check_vector(c, stack, top, code, pc, x, base, start)
             continue
 
-        kind = KIND[op]
+        kind = kinds[op]
 
         if kind == BINARY:
-            t = OPERAND[op]
-            if stack[-1] == t and stack[-2] == t:
-                stack.pop()
-                stack[-1] = RESULT[op]
+            t = operands[op]
+            if stack[top] == t and stack[top - 1] == t:
+                top -= 1
+                stack[top] = operation_results[op]
             else:
-                _pop(stack, t, start)
-                _pop(stack, t, start)
-                stack.append(RESULT[op])
+                top = _pop(stack, top, t, start)
+                top = _pop(stack, top, t, start)
+                top += 1
+                stack[top] = operation_results[op]
             continue
 
         if op == 0x21 or op == 0x22:  # local.set, local.tee
@@ -506,13 +552,14 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
                 t = local_types[x]
             else:
                 t = local_variables.assign(x, start)
-            if stack[-1] == t:
+            if stack[top] == t:
                 if op == 0x21:
-                    stack.pop()
+                    top -= 1
             else:
-                _pop(stack, t, start)
+                top = _pop(stack, top, t, start)
                 if op == 0x22:
-                    stack.append(t)
+                    top += 1
+                    stack[top] = t
             continue
 
         if kind >= LOAD:  # and STORE, which is the last
@@ -528,17 +575,17 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             else:
                 address, pc = _check_memory_argument(c, code, pc, NATURAL_ALIGNMENT[op], base, start)
             if kind == LOAD:
-                if stack[-1] == address:
-                    stack[-1] = RESULT[op]
+                if stack[top] == address:
+                    stack[top] = operation_results[op]
                 else:
-                    _pop(stack, address, start)
-                    stack.append(RESULT[op])
-            elif stack[-1] == OPERAND[op] and stack[-2] == address:
-                stack.pop()
-                stack.pop()
+                    top = _pop(stack, top, address, start)
+                    top += 1
+                    stack[top] = operation_results[op]
+            elif stack[top] == operands[op] and stack[top - 1] == address:
+                top -= 2
             else:
-                _pop(stack, OPERAND[op], start)
-                _pop(stack, address, start)
+                top = _pop(stack, top, operands[op], start)
+                top = _pop(stack, top, address, start)
             continue
 
         if op == 0x0D:  # br_if
@@ -546,30 +593,30 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             pc += 1
             if x >= 0x80:
                 x, pc = read_unsigned(code, pc - 1, 32, base)
-            if stack[-1] == I32:
-                stack.pop()
+            if stack[top] == I32:
+                top -= 1
             else:
-                _pop(stack, I32, start)
+                top = _pop(stack, top, I32, start)
             if x >= len(labels):
                 raise _unknown_label(x, len(labels), start)
             types = labels[-1 - x]
             if types:
-                _pop_and_push(stack, types, start)
+                top = _pop_and_push(stack, top, types, start)
             continue
 
         if op == 0x0B:  # end
             types = block_results[-1]
             if types:
-                _pop_all(stack, types, start)
-            if stack[-1] != BASE and stack[-1] != POLYMORPHIC:
-                raise _remaining(stack, types, start)
-            if opcodes[-1] == Opcode.IF and block_params[-1] != types and not all_match(block_params[-1], types):
+                top = _pop_all(stack, top, types, start)
+            if stack[top] != BASE and stack[top] != POLYMORPHIC:
+                raise _remaining(stack[top], types, start)
+            if opcodes[-1] == _IF and block_params[-1] != types and not all_match(block_params[-1], types):
                 raise Invalid(
                     f"type mismatch: an if without else has the type {_names(block_params[-1])} -> {_names(types)}, "
                     "whose results must be its parameters",
                     start,
                 )
-            stack.pop()
+            top -= 1
             opcodes.pop()
             labels.pop()
             block_params.pop()
@@ -579,19 +626,20 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
                 local_variables.leave(heights.pop())
             if opcodes:
                 if types:
-                    _push_all(stack, types, start)
+                    top = _push_all(stack, top, types, start)
                 continue
             if pc != end:
                 raise MalformedError("section size mismatch: the body goes on behind its END opcode", base + pc)
             return count
 
         if kind == UNARY:
-            t = OPERAND[op]
-            if stack[-1] == t:
-                stack[-1] = RESULT[op]
+            t = operands[op]
+            if stack[top] == t:
+                stack[top] = operation_results[op]
             else:
-                _pop(stack, t, start)
-                stack.append(RESULT[op])
+                top = _pop(stack, top, t, start)
+                top += 1
+                stack[top] = operation_results[op]
             continue
 
         if op == 0x02 or op == 0x03 or op == 0x04:  # block, loop, if
@@ -608,24 +656,25 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
                 else:
                     types = [-x]
             if op == 0x04:
-                if stack[-1] == I32:
-                    stack.pop()
+                if stack[top] == I32:
+                    top -= 1
                 else:
-                    _pop(stack, I32, start)
+                    top = _pop(stack, top, I32, start)
             if params:
-                _pop_all(stack, params, start)
+                top = _pop_all(stack, top, params, start)
             if len(opcodes) > NESTING:
                 raise Invalid(f"nesting too deep: more than {NESTING} blocks are open", start)
             opcodes.append(op)
             labels.append(params if op == 0x03 else types)
             block_params.append(params)
             block_results.append(types)
-            bases.append(len(stack))
+            bases.append(top + 1)
             if tracked:
                 heights.append(len(local_variables.order))
-            stack.append(BASE)
+            top += 1
+            stack[top] = BASE
             if params:
-                _push_all(stack, params, start)
+                top = _push_all(stack, top, params, start)
             continue
 
         if op == 0x10:  # call
@@ -643,10 +692,10 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             y = c.function_types[x]
             types = c.type_params[y]
             if types:
-                _pop_all(stack, types, start)
+                top = _pop_all(stack, top, types, start)
             types = c.type_results[y]
             if types:
-                _push_all(stack, types, start)
+                top = _push_all(stack, top, types, start)
             continue
 
         if op == 0x42:  # i64.const
@@ -656,7 +705,8 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             pc += 1
             if pc - mark > 9:
                 read_signed(code, mark, 64, base)
-            stack.append(I64)
+            top += 1
+            stack[top] = I64
             continue
 
         if op == 0x0C:  # br
@@ -666,37 +716,41 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
                 x, pc = read_unsigned(code, pc - 1, 32, base)
             if x >= len(labels):
                 raise _unknown_label(x, len(labels), start)
-            _pop_all(stack, labels[-1 - x], start)
-            _set_unreachable(stack, bases[-1])
+            top = _pop_all(stack, top, labels[-1 - x], start)
+            top = _set_unreachable(stack, bases[-1])
             continue
 
         if op == 0x1A:  # drop
-            if stack[-1] == BASE or stack[-1] == POLYMORPHIC:
-                _pop(stack, BOTTOM, start)
+            if stack[top] == BASE or stack[top] == POLYMORPHIC:
+                top = _pop(stack, top, BOTTOM, start)
             else:
-                stack.pop()
+                top -= 1
             continue
 
         if op == 0x1B:  # select
-            _pop(stack, I32, start)
-            t = _pop(stack, BOTTOM, start)
-            t = _pop(stack, t, start)
+            top = _pop(stack, top, I32, start)
+            t = _type_of_top(stack, top, BOTTOM)
+            top = _pop(stack, top, BOTTOM, start)
+            n = _type_of_top(stack, top, t)
+            top = _pop(stack, top, t, start)
+            t = n
             if t != BOTTOM and is_reference(t):
                 raise Invalid(
                     f"type mismatch: select without a type takes numbers, found {value_type_name(t)}; "
                     "write (result ...) on it",
                     start,
                 )
-            stack.append(t)
+            top += 1
+            stack[top] = t
             continue
 
         if op == 0x11:  # call_indirect
             x, pc = read_unsigned(code, pc, 32, base)
             y, pc = read_unsigned(code, pc, 32, base)
             _check_call_indirect(c, x, y, start)
-            _pop(stack, c.table_addresses[y], start)
-            _pop_all(stack, c.type_params[x], start)
-            _push_all(stack, c.type_results[x], start)
+            top = _pop(stack, top, c.table_addresses[y], start)
+            top = _pop_all(stack, top, c.type_params[x], start)
+            top = _push_all(stack, top, c.type_results[x], start)
             continue
 
         if op == 0x23:  # global.get
@@ -706,7 +760,8 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
                 x, pc = read_unsigned(code, pc - 1, 32, base)
             if x >= len(c.global_types):
                 _check_global(c, x, start)
-            stack.append(c.global_types[x])
+            top += 1
+            stack[top] = c.global_types[x]
             continue
 
         if op == 0x24:  # global.set
@@ -719,64 +774,68 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             if not c.global_mutable[x]:
                 raise Invalid(f"immutable global {x}: it was declared without mut", start)
             t = c.global_types[x]
-            if stack[-1] == t:
-                stack.pop()
+            if stack[top] == t:
+                top -= 1
             else:
-                _pop(stack, t, start)
+                top = _pop(stack, top, t, start)
             continue
 
         if op == 0x05:  # else
-            if opcodes[-1] != Opcode.IF:
+            if opcodes[-1] != _IF:
                 raise MalformedError("END opcode expected, found an else outside of an if", base + start)
             types = block_results[-1]
-            _pop_all(stack, types, start)
-            if stack[-1] != BASE and stack[-1] != POLYMORPHIC:
-                raise _remaining(stack, types, start)
-            stack[-1] = BASE
-            stack.extend(block_params[-1])
-            opcodes[-1] = Opcode.ELSE
+            top = _pop_all(stack, top, types, start)
+            if stack[top] != BASE and stack[top] != POLYMORPHIC:
+                raise _remaining(stack[top], types, start)
+            stack[top] = BASE
+            top = _push_all(stack, top, block_params[-1], start)
+            opcodes[-1] = _ELSE
             if tracked:
                 local_variables.leave(heights[-1])
             continue
 
         if op == 0x00:  # unreachable
-            _set_unreachable(stack, bases[-1])
+            top = _set_unreachable(stack, bases[-1])
             continue
 
         if op == 0x0F:  # return
-            _pop_all(stack, results, start)
-            _set_unreachable(stack, bases[-1])
+            top = _pop_all(stack, top, results, start)
+            top = _set_unreachable(stack, bases[-1])
             continue
 
         if op == 0x44:  # f64.const
             pc += 8
-            stack.append(F64)
+            top += 1
+            stack[top] = F64
             continue
 
         if op == 0x43:  # f32.const
             pc += 4
-            stack.append(F32)
+            top += 1
+            stack[top] = F32
             continue
 
         if op == 0x0E:  # br_table
             n, pc = read_unsigned(code, pc, 32, base)
             if n >= end - pc:
                 raise MalformedError(_UNEXPECTED_END, base + end)
-            _pop(stack, I32, start)
-            pc = _check_br_table(stack, labels, code, pc, n, base, start)
-            _set_unreachable(stack, bases[-1])
+            top = _pop(stack, top, I32, start)
+            pc = _check_br_table(stack, top, labels, code, pc, n, base, start)
+            top = _set_unreachable(stack, bases[-1])
             continue
 
         if op == 0x3F:  # memory.size
             x, pc = read_unsigned(code, pc, 32, base)
-            stack.append(_memory_address(c, x, start))
+            top += 1
+            stack[top] = _memory_address(c, x, start)
             continue
 
         if op == 0x40:  # memory.grow
             x, pc = read_unsigned(code, pc, 32, base)
             address = _memory_address(c, x, start)
-            _pop(stack, address, start)
-            stack.append(address)
+            top = _pop(stack, top, address, start)
+            top += 1
+            stack[top] = address
             continue
 
         if op == 0x01:  # nop
@@ -784,12 +843,12 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
 
         if op == _PREFIX:
             x, pc = read_unsigned(code, pc, 32, base)
-            pc = _check_prefixed(c, stack, code, pc, x, base, start)
+            pc, top = _check_prefixed(c, stack, top, code, pc, x, base, start)
             continue
 
         if op == 0x12 or op == 0x13 or op == 0x15:  # return_call, return_call_indirect, return_call_ref
-            pc = _check_tail_call(c, stack, code, pc, op, base, start, results)
-            _set_unreachable(stack, bases[-1])
+            pc = _check_tail_call(c, stack, top, code, pc, op, base, start, results)
+            top = _set_unreachable(stack, bases[-1])
             continue
 
         if op == 0xD5 or op == 0xD6:  # br_on_null, br_on_non_null
@@ -797,15 +856,15 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             x, pc = read_unsigned(code, pc, 32, base)
             if x >= len(labels):
                 raise _unknown_label(x, len(labels), start)
-            _check_branch_on_null(stack, labels[-1 - x], op == 0xD5, start)
+            top = _check_branch_on_null(stack, top, labels[-1 - x], op == 0xD5, start)
             continue
 
         if op == _ATOMIC_PREFIX:
             x, pc = read_unsigned(code, pc, 32, base)
-            pc = _check_atomic(c, stack, code, pc, x, base, start)
+            pc, top = _check_atomic(c, stack, top, code, pc, x, base, start)
             continue
 
-        pc = _check_rare(c, stack, code, pc, op, base, start)
+        pc, top = _check_rare(c, stack, top, code, pc, op, base, start)
 
     raise MalformedError(_UNEXPECTED_END, base + end)
 
@@ -819,8 +878,8 @@ def _check_call_indirect(c: Context, x: int, table: int, at: int) -> None:
 
 
 def _check_tail_call(
-    c: Context, stack: list[int], code: bytes, pc: int, op: int, base: int, at: int, results: list[int]
-) -> int:
+    c: Context, stack: vec[i64], top: i64, code: bytes, pc: i64, op: i64, base: int, at: i64, results: list[int]
+) -> i64:
     """Checks return_call, return_call_indirect or return_call_ref and returns the index after it (section 3.4.1)."""
     x, pc = read_unsigned(code, pc, 32, base)
     require(c, Feature.TAIL_CALL, at)
@@ -831,11 +890,11 @@ def _check_tail_call(
     elif op == 0x13:
         y, pc = read_unsigned(code, pc, 32, base)
         _check_call_indirect(c, x, y, at)
-        _pop(stack, c.table_addresses[y], at)
+        top = _pop(stack, top, c.table_addresses[y], at)
     else:
         require(c, Feature.FUNCTION_REFERENCES, at)
-        _pop(stack, concrete_type(c.canonical[_type_index(c, x, at)], True), at)
-    _pop_all(stack, c.type_params[x], at)
+        top = _pop(stack, top, concrete_type(c.canonical[_type_index(c, x, at)], True), at)
+    top = _pop_all(stack, top, c.type_params[x], at)
     if not all_match(c.type_results[x], results):
         raise Invalid(
             f"type mismatch: a tail call of a function that returns {_names(c.type_results[x])} in one that returns "
@@ -845,33 +904,39 @@ def _check_tail_call(
     return pc
 
 
-def _pop_reference(stack: list[int], at: int) -> int:
-    """Pops a reference of any type; `BOTTOM_REFERENCE` when unreachable code does not say which."""
-    t = _pop(stack, BOTTOM, at)
+def _pop_reference(stack: vec[i64], top: i64, at: i64) -> tuple[i64, i64]:
+    """Pops a reference of any type: that type, `BOTTOM_REFERENCE` when unreachable code does not say which, and the new
+    top."""
+    t: i64 = _type_of_top(stack, top, BOTTOM)
+    top = _pop(stack, top, BOTTOM, at)
     if t == BOTTOM:
-        return BOTTOM_REFERENCE
+        return BOTTOM_REFERENCE, top
     if not is_reference(t):
         raise Invalid(f"type mismatch: expected a reference, found {value_type_name(t)}", at)
-    return t
+    return t, top
 
 
-def _check_branch_on_null(stack: list[int], types: list[int], on_null: bool, at: int) -> None:
+def _check_branch_on_null(stack: vec[i64], top: i64, types: list[int], on_null: bool, at: i64) -> i64:
     """br_on_null, whose label has `types`, and br_on_non_null, whose label also takes the reference (section 3.4.3)."""
-    t = _pop_reference(stack, at) | NON_NULL
+    t: i64
+    t, top = _pop_reference(stack, top, at)
+    t |= NON_NULL
     if on_null:
         if types:
-            _pop_and_push(stack, types, at)
-        stack.append(t)
-        return
+            top = _pop_and_push(stack, top, types, at)
+        top += 1
+        stack[top] = t
+        return top
     if not types or not matches(t, types[-1]):
         raise Invalid(f"type mismatch: br_on_non_null to a label of type {_names(types)} with {value_type_name(t)}", at)
     if len(types) > 1:
-        _pop_and_push(stack, types[:-1], at)
+        top = _pop_and_push(stack, top, types[:-1], at)
+    return top
 
 
 def _check_br_table(
-    stack: list[int], labels: list[list[int]], code: bytes, pc: int, count: int, base: int, at: int
-) -> int:
+    stack: vec[i64], top: i64, labels: list[list[int]], code: bytes, pc: i64, count: i64, base: int, at: i64
+) -> i64:
     """Checks the labels of a `br_table` at `pc`, `count` of them and the default, against the operands and each
     other. Returns the index after them.
 
@@ -882,7 +947,8 @@ def _check_br_table(
     previous: list[int] | None = None
     arity = -1
     while count >= 0:
-        x, pc = code[pc], pc + 1
+        x: i64 = code[pc]
+        pc += 1
         if x >= 0x80:
             x, pc = read_unsigned(code, pc - 1, 32, base)
         if x >= len(labels):
@@ -902,12 +968,15 @@ def _check_br_table(
             )
         if arity and id(types) not in checked:
             checked.add(id(types))
-            _check_top(stack, types, at)
+            _check_top(stack, top, types, at)
     return pc
 
 
-def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: int, base: int, at: int) -> int:
-    """Checks an instruction with the prefix 0xFC whose number has been read. Returns the index after it."""
+def _check_prefixed(
+    c: Context, stack: vec[i64], top: i64, code: bytes, pc: i64, number: i64, base: int, at: i64
+) -> tuple[i64, i64]:
+    """Checks an instruction with the prefix 0xFC whose number has been read. Returns the index after it and the
+    new top."""
     op = _PREFIX << 12 | min(number, 0xFFF)
     if op <= 0xFC007:  # saturating truncations
         pass
@@ -916,7 +985,7 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
         y, pc = read_unsigned(code, pc, 32, base)
         address = _memory_address(c, y, at)
         _check_data_segment(c, x, at, base)
-        return _pop_range(stack, pc, address, I32, I32, at)
+        return pc, _pop_range(stack, top, address, I32, I32, at)
     elif op == Opcode.DATA_DROP:
         x, pc = read_unsigned(code, pc, 32, base)
         _check_data_segment(c, x, at, base)
@@ -925,17 +994,17 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
         y, pc = read_unsigned(code, pc, 32, base)
         address = _memory_address(c, x, at)
         source = _memory_address(c, y, at)
-        return _pop_range(stack, pc, address, source, _narrower(address, source), at)
+        return pc, _pop_range(stack, top, address, source, _narrower(address, source), at)
     elif op == Opcode.MEMORY_FILL:
         x, pc = read_unsigned(code, pc, 32, base)
         address = _memory_address(c, x, at)
-        return _pop_range(stack, pc, address, I32, address, at)
+        return pc, _pop_range(stack, top, address, I32, address, at)
     elif op == Opcode.TABLE_INIT:
         x, pc = read_unsigned(code, pc, 32, base)
         y, pc = read_unsigned(code, pc, 32, base)
         _check_same_element(_table_element(c, y, at), _element_type(c, x, at), at)
         c.changed_tables.add(y)
-        return _pop_range(stack, pc, c.table_addresses[y], I32, I32, at)
+        return pc, _pop_range(stack, top, c.table_addresses[y], I32, I32, at)
     elif op == Opcode.ELEM_DROP:
         x, pc = read_unsigned(code, pc, 32, base)
         _element_type(c, x, at)
@@ -946,7 +1015,7 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
         c.changed_tables.add(x)
         address = c.table_addresses[x]
         source = c.table_addresses[y]
-        return _pop_range(stack, pc, address, source, _narrower(address, source), at)
+        return pc, _pop_range(stack, top, address, source, _narrower(address, source), at)
     elif op in (Opcode.TABLE_GROW, Opcode.TABLE_SIZE, Opcode.TABLE_FILL):
         require(c, Feature.REFERENCE_TYPES, at)
         x, pc = read_unsigned(code, pc, 32, base)
@@ -955,28 +1024,32 @@ def _check_prefixed(c: Context, stack: list[int], code: bytes, pc: int, number: 
         if op != Opcode.TABLE_SIZE:
             c.changed_tables.add(x)
         if op == Opcode.TABLE_FILL:
-            return _pop_range(stack, pc, address, t, address, at)
+            return pc, _pop_range(stack, top, address, t, address, at)
         if op == Opcode.TABLE_GROW:
-            _pop(stack, address, at)
-            _pop(stack, t, at)
-        stack.append(address)
-        return pc
+            top = _pop(stack, top, address, at)
+            top = _pop(stack, top, t, at)
+        top += 1
+        stack[top] = address
+        return pc, top
     signature = PREFIXED.get(op)
     if signature is None:
         raise opcode_error(op, base + at)
     if op >= Opcode.I64_ADD128:
         require(c, Feature.WIDE_ARITHMETIC, at)
-    _pop_all(stack, signature[0], at)
-    stack.extend(signature[1])
-    return pc
+    top = _pop_all(stack, top, signature[0], at)
+    top = _push_all(stack, top, signature[1], at)
+    return pc, top
 
 
 _SIMD: Final = int(Feature.SIMD)
 _RELAXED_SIMD: Final = int(Feature.RELAXED_SIMD)
 
 
-def _check_vector(c: Context, stack: list[int], code: bytes, pc: int, number: int, base: int, at: int) -> int:
-    """Checks an instruction with the prefix 0xFD whose number has been read. Returns the index after it."""
+def _check_vector(
+    c: Context, stack: vec[i64], top: i64, code: bytes, pc: i64, number: i64, base: int, at: i64
+) -> tuple[i64, i64]:
+    """Checks an instruction with the prefix 0xFD whose number has been read. Returns the index after it and the
+    new top."""
     n: i64 = number
     kind: i64 = VECTOR_KIND[n] if n < vectors.COUNT else vectors.NO_INSTRUCTION
     if kind == vectors.NO_INSTRUCTION:
@@ -984,8 +1057,9 @@ def _check_vector(c: Context, stack: list[int], code: bytes, pc: int, number: in
     require(c, _RELAXED_SIMD if n >= vectors.FIRST_RELAXED else _SIMD, at)
     if kind == vectors.LITERAL:
         pc += 16
-        stack.append(V128)
-        return pc
+        top += 1
+        stack[top] = V128
+        return pc, top
     params = VECTOR_PARAMS[n]
     if kind >= vectors.ACCESS:
         address, pc = _check_memory_argument(c, code, pc, VECTOR_ALIGNMENT[n], base, at)
@@ -999,38 +1073,41 @@ def _check_vector(c: Context, stack: list[int], code: bytes, pc: int, number: in
         while pc < end:
             _check_lane(code[pc], VECTOR_LANES[n], at)
             pc += 1
-    if len(params) == 2 and stack[-1] == params[1] and stack[-2] == params[0]:
-        stack.pop()
-        stack.pop()
+    if len(params) == 2 and stack[top] == params[1] and stack[top - 1] == params[0]:
+        top -= 2
     else:
-        _pop_all(stack, params, at)
+        top = _pop_all(stack, top, params, at)
     results = VECTOR_RESULTS[n]
     if results:
-        stack.append(results[0])
-    return pc
+        top += 1
+        stack[top] = results[0]
+    return pc, top
 
 
 _THREADS: Final = int(Feature.THREADS)
 
 
-def _check_atomic(c: Context, stack: list[int], code: bytes, pc: int, number: int, base: int, at: int) -> int:
-    """Checks an instruction with the prefix 0xFE whose number has been read. Returns the index after it."""
+def _check_atomic(
+    c: Context, stack: vec[i64], top: i64, code: bytes, pc: i64, number: i64, base: int, at: i64
+) -> tuple[i64, i64]:
+    """Checks an instruction with the prefix 0xFE whose number has been read. Returns the index after it and the
+    new top."""
     n: i64 = number
     alignment: i64 = ATOMIC_ALIGNMENT[n] if n < atomics.COUNT else atomics.NO_INSTRUCTION
     if alignment == atomics.NO_INSTRUCTION:
         raise opcode_error(_ATOMIC_PREFIX << 12 | min(number, 0xFFF), base + at)
     require(c, _THREADS, at)
     if alignment == atomics.FENCE:
-        return pc + 1
+        return pc + 1, top
     if code[pc] & ~_MEMORY_INDEX_FOLLOWS < alignment:
         raise Invalid(f"alignment must be natural: 2**{alignment} bytes for this atomic instruction", at)
     params = ATOMIC_PARAMS[n]
     address, pc = _check_memory_argument(c, code, pc, alignment, base, at)
     if address != I32:
         params = [address, *params[1:]]
-    _pop_all(stack, params, at)
-    stack.extend(ATOMIC_RESULTS[n])
-    return pc
+    top = _pop_all(stack, top, params, at)
+    top = _push_all(stack, top, ATOMIC_RESULTS[n], at)
+    return pc, top
 
 
 def _check_lane(lane: int, lanes: int, at: int) -> None:
@@ -1038,12 +1115,11 @@ def _check_lane(lane: int, lanes: int, at: int) -> None:
         raise Invalid(f"invalid lane index {lane}: the instruction selects from {lanes} lanes", at)
 
 
-def _pop_range(stack: list[int], pc: int, target: int, value: int, count: int, at: int) -> int:
-    """Pops the operands of a bulk instruction: where to, what or where from, how many. Returns `pc`."""
-    _pop(stack, count, at)
-    _pop(stack, value, at)
-    _pop(stack, target, at)
-    return pc
+def _pop_range(stack: vec[i64], top: i64, target: i64, value: i64, count: i64, at: i64) -> i64:
+    """Pops the operands of a bulk instruction: where to, what or where from, how many."""
+    top = _pop(stack, top, count, at)
+    top = _pop(stack, top, value, at)
+    return _pop(stack, top, target, at)
 
 
 def _check_same_element(target: int, source: int, at: int) -> None:
@@ -1065,30 +1141,36 @@ _OF_REFERENCE_TYPES: Final = frozenset(
 )
 
 
-def _check_rare(c: Context, stack: list[int], code: bytes, pc: int, op: int, base: int, at: int) -> int:
+def _check_rare(
+    c: Context, stack: vec[i64], top: i64, code: bytes, pc: i64, op: i64, base: int, at: i64
+) -> tuple[i64, i64]:
     """Checks the one-byte instructions that hardly occur: references, table accesses, typed select; everything
-    else is no instruction. Returns the index after it."""
+    else is no instruction. Returns the index after it and the new top."""
     if op in _OF_REFERENCE_TYPES:
         require(c, Feature.REFERENCE_TYPES, at)
     if op == Opcode.REF_NULL:
         t, pc = read_heap_type(code, pc, base)
-        stack.append(_value_type(c, t, at))
-        return pc
+        top += 1
+        stack[top] = _value_type(c, t, at)
+        return pc, top
     if op == Opcode.REF_IS_NULL:
-        _pop_reference(stack, at)
-        stack.append(I32)
-        return pc
+        t, top = _pop_reference(stack, top, at)
+        top += 1
+        stack[top] = I32
+        return pc, top
     if op == Opcode.REF_AS_NON_NULL:
         require(c, Feature.FUNCTION_REFERENCES, at)
-        stack.append(_pop_reference(stack, at) | NON_NULL)
-        return pc
+        t, top = _pop_reference(stack, top, at)
+        top += 1
+        stack[top] = t | NON_NULL
+        return pc, top
     if op == Opcode.CALL_REF:
         x, pc = read_unsigned(code, pc, 32, base)
         require(c, Feature.FUNCTION_REFERENCES, at)
-        _pop(stack, concrete_type(c.canonical[_type_index(c, x, at)], True), at)
-        _pop_all(stack, c.type_params[x], at)
-        _push_all(stack, c.type_results[x], at)
-        return pc
+        top = _pop(stack, top, concrete_type(c.canonical[_type_index(c, x, at)], True), at)
+        top = _pop_all(stack, top, c.type_params[x], at)
+        top = _push_all(stack, top, c.type_results[x], at)
+        return pc, top
     if op == Opcode.REF_FUNC:
         x, pc = read_unsigned(code, pc, 32, base)
         _check_function(c, x, at)
@@ -1097,27 +1179,31 @@ def _check_rare(c: Context, stack: list[int], code: bytes, pc: int, op: int, bas
                 f"undeclared function reference {x}: name the function in an element segment, an export or a global",
                 at,
             )
-        stack.append(concrete_type(c.canonical[c.function_types[x]], False))
-        return pc
+        top += 1
+        stack[top] = concrete_type(c.canonical[c.function_types[x]], False)
+        return pc, top
     if op == Opcode.TABLE_GET:
         x, pc = read_unsigned(code, pc, 32, base)
         t = _table_element(c, x, at)
-        _pop(stack, c.table_addresses[x], at)
-        stack.append(t)
-        return pc
+        top = _pop(stack, top, c.table_addresses[x], at)
+        top += 1
+        stack[top] = t
+        return pc, top
     if op == Opcode.TABLE_SET:
         x, pc = read_unsigned(code, pc, 32, base)
         t = _table_element(c, x, at)
         c.changed_tables.add(x)
-        _pop(stack, t, at)
-        _pop(stack, c.table_addresses[x], at)
-        return pc
+        top = _pop(stack, top, t, at)
+        top = _pop(stack, top, c.table_addresses[x], at)
+        return pc, top
     if op == Opcode.SELECT_TYPED:
-        return _check_typed_select(c, stack, code, pc, base, at)
+        return _check_typed_select(c, stack, top, code, pc, base, at)
     raise opcode_error(op, base + at)
 
 
-def _check_typed_select(c: Context, stack: list[int], code: bytes, pc: int, base: int, at: int) -> int:
+def _check_typed_select(
+    c: Context, stack: vec[i64], top: i64, code: bytes, pc: i64, base: int, at: i64
+) -> tuple[i64, i64]:
     count, pc = read_unsigned(code, pc, 32, base)
     if count > len(code) - pc:
         raise MalformedError(_UNEXPECTED_END, base + len(code))
@@ -1129,8 +1215,9 @@ def _check_typed_select(c: Context, stack: list[int], code: bytes, pc: int, base
     if count != 1:
         raise Invalid(f"invalid result arity: select has one result, found {count}", at)
     t = _value_type(c, t, at)
-    _pop(stack, I32, at)
-    _pop(stack, t, at)
-    _pop(stack, t, at)
-    stack.append(t)
-    return pc
+    top = _pop(stack, top, I32, at)
+    top = _pop(stack, top, t, at)
+    top = _pop(stack, top, t, at)
+    top += 1
+    stack[top] = t
+    return pc, top

@@ -98,6 +98,8 @@ class _Validator:
         self.module: Final = module
         self.context: Final = Context()
         self.context.allow(features)
+        self.all_types: Final = bool(features >> Feature.SIMD & 1 and features >> Feature.REFERENCE_TYPES & 1)
+        """Whether `check_value_types` has nothing to refuse."""
         self.imported_functions = 0
         self.tail_callers: list[int] = []
 
@@ -379,7 +381,8 @@ class _Validator:
             count += n
         if count > limit.LOCALS:
             raise self.invalid(f"too many locals: {count}, the limit is {limit.LOCALS}", body.offset, index)
-        self.check_value_types([t for _, t in body.locals], body.offset, index)
+        if not self.all_types:
+            self.check_value_types([t for _, t in body.locals], body.offset, index)
 
     # Parts
 
