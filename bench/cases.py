@@ -300,11 +300,58 @@ def wasi(package: Package, function: str, count: int) -> Prepared:
     return Prepared({"count": count}, lambda: {"seconds": loop.seconds(function, count)})
 
 
+# ---- asynchronous calls ----
+
+AWAITS: Final = """(module (import "" "f" (func $f (param i32) (result i32)))
+  (func (export "sum") (param $n i32) (result i32) (local $sum i32)
+    (loop $again
+      (local.set $sum (i32.add (local.get $sum) (call $f (local.get $n))))
+      (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+    (local.get $sum)))"""
+
+
+def await_(package: Package, awaits: int, through_wasm: bool) -> Prepared:
+    """Awaiting a coroutine that has its result, in a loop of wasm (only ours has that), or in one of Python."""
+
+    async def ready(x: int) -> int:
+        return x
+
+    async def plain(n: int) -> int:
+        total = 0
+        while n:
+            total += await ready(n)
+            n -= 1
+        return total
+
+    if through_wasm:
+        store = package.Store()
+        i32 = package.ValType.i32()
+        host = package.Func(store, package.FuncType([i32], [i32]), ready)
+        module = package.Module(store.engine, AWAITS)
+        call = package.Instance(store, module, [host]).exports(store)["sum"].bind_async(store)
+    else:
+        call = plain
+
+    def sample() -> dict[str, Any]:
+        coroutine = call(awaits)
+        start = time.thread_time()
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            elapsed = time.thread_time() - start
+            if end.value != awaits * (awaits + 1) // 2:
+                raise ValueError(f"wrong sum {end.value}") from None
+        return {"seconds": elapsed / awaits}
+
+    return Prepared({}, sample)
+
+
 CASES: Final[dict[str, Callable[..., Prepared]]] = {
     "guest": guest,
     "compilation": compilation,
     "call": call,
     "load_call": load_call,
+    "await": await_,
     "host_call": host_call,
     "trap": trap,
     "instantiation": instantiation,

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from bench.measure import Row, Settings
-from bench.sections import calls, compilation, guests, metering, processes, tiers, traps, wasi
+from bench.sections import asynchronous, calls, compilation, guests, metering, processes, tiers, traps, wasi
 
 SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
     "guests": guests.measure,
     "vectors": guests.measure_vectors,
     "tiers": tiers.measure,
     "calls": calls.measure,
+    "asynchronous": asynchronous.measure,
     "traps": traps.measure,
     "wasi": wasi.measure,
     "metering": metering.measure,
@@ -25,6 +26,7 @@ TITLES: Final = {
     "vectors": "Run time of programs with vectors",
     "tiers": "Run time by tier: baseline, and auto after warm-up",
     "calls": "Calls between Python and wasm",
+    "asynchronous": "Asynchronous calls",
     "traps": "Traps and exceptions",
     "wasi": "WASI functions",
     "metering": "What fuel and epochs cost",

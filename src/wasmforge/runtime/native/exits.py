@@ -8,7 +8,8 @@ Invariants
 - The callee-saved registers are never touched: the bodies obey the C convention, which preserves all that wasm expects.
 - Activations of a store end in reverse order, since they share one stack. Every nested entry restores LAST_EXIT_FP, so
   after a host call it is the gate's own frame, unless something like greenlet left an activation behind that is not
-  finished: returning would then let wasm overwrite its frames, so that is an exception instead.
+  finished: returning would then let wasm overwrite its frames, so that is an exception instead. (Asynchronous calls,
+  which can stop in the middle, are at most one a store and its outermost: `async_calls.py`.)
 - [gate_return_window, gate_return_end), and the same of keeping_return, can be done again from its start, because all
   it reads hangs on r11, which points to the gate frame; the fault handler moves a program counter found there back,
   so no signal slips in between test and return. The frame stays valid although rsp already left the host stack:
