@@ -28,8 +28,10 @@ def compiled(directory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str])
 
 
 def test_show_and_clear(compiled: Path, directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (entry,) = directory.iterdir()
-    size = f"{entry.stat().st_size / 1024:.1f} KiB"
+    # A record of the source file joins the image where compiling took so long that the file counts as settled.
+    entries = sorted(directory.iterdir(), key=lambda entry: entry.stat().st_size)
+    entry = entries[-1]
+    size = f"{sum(entry.stat().st_size for entry in entries) / 1024:.1f} KiB"
     for words in (["cache"], ["cache", "show"]):
         assert main(words) == 0
         assert capfd.readouterr().out == f"{directory}\n1 module, {size} of at most 1.0 GiB\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -154,3 +155,29 @@ class TestCompletion:
 def test_every_subcommand_has_a_module_with_help(run: Callable[..., Result]) -> None:
     for command in SUBCOMMANDS:
         assert f"Usage: wasmforge {command}" in run(command, "--help").out
+
+
+class TestDocumentation:
+    PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+
+    def test_the_table_names_every_subcommand_option_of_run_and_setting(self) -> None:
+        from wasmforge.cli.run import OPTIONS
+
+        for command in SUBCOMMANDS:
+            assert command in self.PAGE
+        for option in OPTIONS:
+            known = any(option.name == name for name, _, _ in GROUPS.values()) or option.name in (
+                "--record",
+                "--target",
+            )
+            assert known or f"`{option.name}" in self.PAGE, option.name
+        for settings in SETTINGS.values():
+            for setting in settings:
+                assert re.search(rf"`(-[OCDWS] )?{setting.name}[=`]", self.PAGE), setting.name
+
+    def test_the_listing_is_what_objdump_prints(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        from .test_objdump import MODULE
+
+        (tmp_path / "app.wat").write_text(MODULE)
+        command, _, listing = self.PAGE.partition("$ wasmforge ")[2].partition("\n")
+        assert run(*command.split()).out == listing.partition("```")[0]

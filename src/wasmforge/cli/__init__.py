@@ -50,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        status = _dispatch(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a reader that has gone is expected
+        return status
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n\nFor more information, try '--help'.\n")
         return EXIT_USAGE

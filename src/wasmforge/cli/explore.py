@@ -67,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         with open(1 if output == "-" else output, "w", encoding="utf-8", closefd=output != "-") as file:
             file.write(page)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise CommandError.during(f"failed to write `{output}`", error) from None
     if output != "-":

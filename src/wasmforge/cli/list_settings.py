@@ -26,7 +26,7 @@ OPTIONS = (
     Option("--target", "the machine; only this one is known", value="TRIPLE"),
 )
 
-OTHERS = {"opt-level": "2", "compiler": "auto", "cache": "y", "cli": "y", "preview0": "y"}
+OTHERS = {"opt-level": "2", "compiler": "auto", "cache": "y", "cli": "y", "common": "y", "preview0": "y"}
 """Defaults of what is neither a plain switch nor a number of `Config`."""
 
 

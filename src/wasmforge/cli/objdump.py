@@ -79,6 +79,8 @@ def main(argv: Sequence[str]) -> int:
             first = False
             for line in style.function(function, list(instructions(image, function, disassembler))):
                 print(line)
+    except BrokenPipeError:
+        raise  # whoever reads has seen enough
     except (OSError, WasmtimeError) as error:
         raise CommandError.during(f"failed to disassemble `{path}`", error) from None
     return 0

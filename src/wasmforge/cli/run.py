@@ -105,7 +105,7 @@ class _Run:
         store = Store(engine)
         limit(store, self._settings)
         linker = Linker(engine)
-        if self._settings.other.get("cli", True):
+        if self._settings.other.get("cli", self._settings.other.get("common", True)):
             try:
                 from wasmforge.wasi.preview1 import add_to_linker
 

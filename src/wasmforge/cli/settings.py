@@ -195,6 +195,7 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
     ),
     "-S": (
         Setting("cli", _boolean, "[=y|n]: give the program WASI (default: y)", None),
+        Setting("common", _boolean, "[=y|n]: the old name of `cli`", None),
         Setting("inherit-env", _boolean, "[=y|n]: give it all environment variables", None),
         Setting("preview0", _boolean, "[=y|n]: define `wasi_unstable` too (default: y)", None),
         Setting("threads", _boolean, "[=y|n]: let it start threads (wasi-threads; needs -W shared-memory)", None),
@@ -221,7 +222,7 @@ _NOT_HERE: Final[dict[str, str]] = {
         component-model-async-builtins component-model-async-stackful component-model-threading
         component-model-error-context component-model-gc stack-switching gc
         gc-support component-model-fixed-length-lists concurrency-support""",
-    "-S": """cli-exit-with-code common nn http http-outgoing-body-buffer-chunks http-outgoing-body-chunk-size
+    "-S": """cli-exit-with-code nn http http-outgoing-body-buffer-chunks http-outgoing-body-chunk-size
         config keyvalue listenfd tls preview2 nn-graph inherit-network allow-ip-name-lookup tcp udp
         network-error-code config-var keyvalue-in-memory-data p3 max-resources hostcall-fuel
         max-random-size max-http-fields-size""",
@@ -232,7 +233,7 @@ _OFF_HERE: Final = """memory-may-move pooling-allocator pooling-memory-protectio
     pcc inlining guest-debug logging log-to-files nan-canonicalization async-stack-zeroing unknown-exports-allow
     wmemcheck shared-everything-threads component-model component-model-async component-model-async-builtins
     component-model-async-stackful component-model-threading component-model-error-context component-model-gc
-    stack-switching exceptions gc gc-support component-model-fixed-length-lists cli-exit-with-code nn threads http
+    stack-switching exceptions gc gc-support component-model-fixed-length-lists cli-exit-with-code nn http
     config keyvalue listenfd tls inherit-network allow-ip-name-lookup tcp udp network-error-code p3"""
 """Of those, the switches whose `=n` is true here: it is accepted, since a script that says so gets what it wants."""
 
