@@ -7,6 +7,8 @@ checks what the wasmtime package checks, and adds what that costs in Python; `bi
 
 from __future__ import annotations
 
+from sys import modules
+
 from wasmforge.runtime import VMFunction, VMInstance, VMStore
 from wasmforge.runtime.store import require
 from wasmforge.store import Store, check_store, context
@@ -250,6 +252,9 @@ def host_function(vm: VMStore, ty: FuncType, func: Callable[..., Any], access_ca
     """A new function of a store that calls Python."""
     if not callable(func):
         raise TypeError(f"expected a callable, got {type(func).__name__}")
+    typed = modules.get("wasmforge.host_function")  # not loaded by a program that has none
+    if typed is not None and isinstance(func, typed.HostFunction):
+        func = func.function  # which may be a coroutine function
     name = getattr(func, "__name__", None) or type(func).__name__
     if ty._owner is not None:
         from wasmforge.types import _check_engine

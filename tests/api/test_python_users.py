@@ -293,3 +293,11 @@ def test_coroutine_functions_have_types_too(engine: Engine) -> None:
         return result
 
     assert asyncio.run(main()) == 3
+
+    async def by_hand() -> Any:
+        store = Store(engine)
+        add = Func(store, add_later.type, add_later)
+        three = Instance(store, Module(engine, CALLS_ADD), [add]).exports(store)["three"]
+        return await three.call_async(store)
+
+    assert asyncio.run(by_hand()) == 3

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated, get_args, get_origin
 
 import wasmforge
 from wasmforge import Engine, Module
@@ -65,7 +66,11 @@ def test_public_names() -> None:
     """Each name of `__all__` is there, nothing else is promised, and a wrong one is an AttributeError."""
     assert set(wasmforge.__all__) == set(wasmforge._MODULES)
     for name in wasmforge.__all__:
-        assert getattr(wasmforge, name).__name__ == name
+        value = getattr(wasmforge, name)
+        if get_origin(value) is Annotated:  # for type hints: `wasmforge.i32`
+            assert get_args(value)[1] == getattr(wasmforge.ValType, name)()
+        else:
+            assert value.__name__ == name
         assert name in dir(wasmforge)
     assert not hasattr(wasmforge, "missing")
     assert wasmforge.load is wasmforge.load
