@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from wasmforge.compiler.environ import (
@@ -329,7 +330,8 @@ class Store:
         """Start, resume and throw of a wasm function."""
         array = self.code["a2w_" + mangle(ft)]
         descriptor = self._descriptor(array, self.code[name], self.vmctx, name, ft, flags)
-        return gates().make_async_callables(name, descriptor, self.context, self)
+        start, resume, throw = gates().make_async_callables(name, descriptor, self.context, self)
+        return partial(start, self), resume, throw
 
     def async_idle(self) -> bool:
         """`idle`, and no call is suspended."""

@@ -143,6 +143,13 @@ def test_a_wrong_result_is_an_exception_of_the_call(store: Store, flags: int) ->
         assert store.async_idle()
 
 
+def test_without_an_owner_the_number_of_arguments_is_wrong(store: Store) -> None:
+    start, _, _ = store.async_function("add", ft("ii", "i"))
+    for arguments in ((), (1,), (1, 2), (1, 2, 3, 4)):
+        with pytest.raises(TypeError, match="takes 2 arguments"):
+            start.func(*arguments)
+
+
 def test_what_is_refused(store: Store) -> None:
     store.set_import(0, lambda x: Awaitable(), HOST)
     start, resume, throw = store.async_function("call_host", I_I)

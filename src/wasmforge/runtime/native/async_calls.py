@@ -115,6 +115,7 @@ start:
   store.field i64 %top, ptr %context, <StoreContext.ASYNC_TOP>
   store.field ptr %moved, ptr %context, <StoreContext.ASYNC_VALUES>
   store.field ptr %descriptor, ptr %context, <StoreContext.ASYNC_DESCRIPTOR>
+  store.field ptr %owner, ptr %context, <StoreContext.ASYNC_OWNER>
   %array.call = load.field ptr, ptr %descriptor, <CallDescriptor.ARRAY_CALL>
   %wasm.call = load.field ptr, ptr %descriptor, <CallDescriptor.WASM_CALL>
   %vmctx = load.field ptr, ptr %descriptor, <CallDescriptor.VMCTX>
@@ -125,6 +126,22 @@ start:
   ret ptr %answer
 failed:
   ret ptr null
+}
+
+; METH_FASTCALL: the first argument is the owner, of which only the address is kept. Without any the number of arguments
+; is wrong, which is noticed before they are looked at.
+define hidden ptr @async_call(ptr %self, ptr %args, i64 %given) nounwind {
+  %has.owner = icmp sgt i64 %given, 0
+  br i1 %has.owner, label %look, label %call, !prof !likely
+look:
+  %first = load ptr, ptr %args
+  br label %call
+call:
+  %owner = phi ptr [null, %0], [%first, %look]
+  %rest = getelementptr ptr, ptr %args, i64 1
+  %rest.given = sub i64 %given, 1
+  %answer = call ptr @start_call(ptr %self, ptr %rest, i64 %rest.given, ptr %owner)
+  ret ptr %answer
 }
 
 ; Enters by `entry` and says how it came out: a tuple of the result, or the awaitable of a suspended call, or null with
@@ -517,7 +534,10 @@ def ir() -> str:
         "IN_SYNCHRONOUS_CALL": IN_SYNCHRONOUS_CALL,
         "COUNT_MASK": (1 << 31) - 1,
     }
-    text = ARGUMENTS.replace("@universal_call", "@async_call") + CALL
+    given = "ptr %args, i64 %given"
+    text = (
+        ARGUMENTS.replace(f"@universal_call(ptr %self, {given})", f"@start_call(ptr %self, {given}, ptr %owner)") + CALL
+    )
     for name, number in numbers.items():
         text = text.replace("{" + name + "}", str(number))
     return assembly(expand(_assembly())) + expand(text) + "".join(c_string(f"text.{k}", v) for k, v in TEXTS.items())

@@ -126,9 +126,9 @@ class Gates:
     def make_async_callables(
         self, name: str, descriptor: int, context: int, keep_alive: object
     ) -> tuple[Callable[..., Any], Callable[[object], Any], Callable[[BaseException], Any]]:
-        """The three functions that an asynchronous call is made of: the first starts it with its arguments, the others
-        resume it with what an awaitable gave or raised. Each returns the call's result in a tuple, or the awaitable for
-        which it is suspended now.
+        """The three functions that an asynchronous call is made of: the first starts it with an object, whose id is
+        ASYNC_OWNER until the next call, and its arguments; the others resume it with what an awaitable gave or raised.
+        Each returns the call's result in a tuple, or the awaitable for which it is suspended now.
 
         `descriptor` as in `make_callable`; `context`: address of the store context.
         """

@@ -9,13 +9,12 @@ from sys import modules
 
 from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL
 from wasmforge.runtime.native.misuse import BUSY, IN_NESTED_CALL, IN_SYNCHRONOUS_CALL, NO_ROOM
-from wasmforge.runtime.vm.func import CheckedCall
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import NON_NULL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
     from typing import Any
 
     from wasmforge.runtime.native import Gates
@@ -27,19 +26,18 @@ __all__ = ["AsyncCall", "YieldToLoop", "explain_misuse"]
 class AsyncCall:
     """A function as something to await. `owner` is the function, which it keeps alive, and so the store."""
 
-    __slots__ = ("__weakref__", "_gates", "_resume", "_start", "_throw", "owner")
+    __slots__ = ("__weakref__", "_checked", "_gates", "_resume", "_start", "_throw", "owner")
 
     def __init__(self, function: VMFunction, name: str, release_gil: bool) -> None:
         store = function.store
         flags = CALL_FLAG_RELEASE_GIL if release_gil else 0
         self.owner = function
         self._gates = store.engine.gates
-        start, self._resume, self._throw = self._gates.make_async_callables(
+        self._start, self._resume, self._throw = self._gates.make_async_callables(
             name, store.call_descriptor(function, name, flags), store.context.address, function
         )
-        self._start: Callable[..., Any] = start
-        if any(t >= NON_NULL for t in function.type.params):
-            self._start = CheckedCall(function, start).call
+        # Those that take not every reference: the gates know only `funcref` and `externref`.
+        self._checked = [(k, t) for k, t in enumerate(function.type.params) if t >= NON_NULL]
 
     async def call(self, *args: object) -> Any:
         """Calls the function; returns and raises what a synchronous call does.
@@ -48,16 +46,27 @@ class AsyncCall:
         cancellation, is what the host function raises, so that the frames of wasm are gone when it comes out.
         """
         _hook_signals(self._gates)
-        out = self._start(*args)
-        while out.__class__ is not tuple:
-            try:
-                value = await out
-            except BaseException as error:
-                # Also GeneratorExit, when the coroutine is closed or collected: wasm unwinds like after any exception.
-                out = self._throw(error)
-            else:
-                out = self._resume(value)
-        return out[0]
+        for k, t in self._checked:
+            if k < len(args):  # the gate says what is missing
+                self.owner.store.check_reference(t, args[k])
+        me = object()
+        try:
+            out = self._start(me, *args)
+            while type(out) is not tuple:
+                try:
+                    value = await out
+                except BaseException as error:
+                    # Also GeneratorExit, when the coroutine is closed or collected: wasm unwinds as after any
+                    # exception.
+                    out = self._throw(error)
+                else:
+                    out = self._resume(value)
+            return out[0]
+        except BaseException as error:
+            # A KeyboardInterrupt may come at any call above, also when wasm has just been suspended.
+            if self.owner.store.context.suspended_owner() == id(me):
+                self._throw(error)
+            raise
 
 
 class YieldToLoop:
@@ -82,7 +91,10 @@ def _hook_signals(gates: Gates) -> None:
     loop = events._get_running_loop()
     if _hooked_loop is None or _hooked_loop() is not loop:
         gates.hook_signals()
-        _hooked_loop = None if loop is None else ref(loop)
+        try:
+            _hooked_loop = None if loop is None else ref(loop)
+        except TypeError:  # an event loop of another make, without weak references
+            _hooked_loop = None
 
 
 def explain_misuse(store_id: int, kind: int, awaitable: Any) -> None:

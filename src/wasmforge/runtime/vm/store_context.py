@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import _thread
 
-from wasmforge.compiler.environ import ASYNC_NONE
+from wasmforge.compiler.environ import ASYNC_NONE, ASYNC_SUSPENDED
 from wasmforge.compiler.environ import StoreContext as Layout
 from wasmforge.syntax.errors import WasmtimeError
 
@@ -47,6 +47,12 @@ class StoreContext:
         """Whether the host code that asks was called by wasm of an asynchronous call, which may wait for something."""
         host_sp = self._arena.read_u64(self.address + Layout.HOST_SP)
         return host_sp > 1 and host_sp == self._arena.read_u64(self.address + Layout.ASYNC_SP)
+
+    def suspended_owner(self) -> int:
+        """The id of who has started the call that is suspended, 0 if none is."""
+        if self._arena.read_u64(self.address + Layout.ASYNC_STATE) != ASYNC_SUSPENDED:
+            return 0
+        return self._arena.read_u64(self.address + Layout.ASYNC_OWNER)
 
     def check_thread(self) -> None:
         """Raises WasmtimeError when wasm of the store is active on another thread than the calling one.
