@@ -5,9 +5,11 @@ tables E1, E2 and E10). Most tests call `main` in this process; the guest's outp
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -233,6 +235,22 @@ def test_wasi_can_be_withheld(run: Callable[..., Result]) -> None:
     assert run("-S", "common=n,cli", HELLO).status == 7
 
 
+def test_threads(run: Callable[..., Result]) -> None:
+    """`-S threads`: a program that starts one and waits for what it stores."""
+    program = """(module
+      (import "env" "memory" (memory 1 1 shared))
+      (import "wasi" "thread-spawn" (func $spawn (param i32) (result i32)))
+      (func (export "wasi_thread_start") (param i32 i32)
+        (i32.atomic.store (i32.const 0) (local.get 1))
+        (drop (memory.atomic.notify (i32.const 0) (i32.const 1))))
+      (func (export "_start")
+        (if (i32.lt_s (call $spawn (i32.const 42)) (i32.const 0)) (then unreachable))
+        (drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1)))
+        (if (i32.ne (i32.atomic.load (i32.const 0)) (i32.const 42)) (then unreachable))))"""
+    assert run("-S", "threads", "-W", "shared-memory", program) == Result(0, "", "")
+    assert run("-W", "shared-memory", program).status == 1
+
+
 def test_preload(run: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "library.wat").write_text('(module (func (export "f") (result i32) (i32.const 5)))')
     main = """(module (import "library" "f" (func $f (result i32)))
@@ -361,6 +379,23 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
             assert ("compiling app.wasm" in shown and "50%" in shown) == terminal
             assert bool(shown) == terminal
         assert capsys.readouterr().err == ("\r\x1b[K" if terminal else "")
+
+
+def test_progress_without_reports(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reading a large module, or compiling one large function, shows that it goes on."""
+    monkeypatch.setattr(modules, "PROGRESS_AFTER", 0.0)
+    monkeypatch.setattr(modules, "TICK", 0.001)
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        shown = ""
+        with modules.Progress("app.wasm"):
+            deadline = time.monotonic() + (20 if terminal else 0.02)
+            while "s\r" not in shown and time.monotonic() < deadline:
+                shown += capsys.readouterr().err
+        assert bool(re.search(r"loading app\.wasm \d+ s", shown)) == terminal
+        assert bool(shown) == terminal
+        assert capsys.readouterr().err.endswith("\r\x1b[K") == terminal
+        assert capsys.readouterr().err == ""  # the thread has ended
 
 
 # --- wast, validate, help

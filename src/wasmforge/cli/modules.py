@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "compile_contents", "compile_file", "load_file", "read_file"]
 
 ELF_MAGIC = b"\x7fELF"
-PROGRESS_AFTER = 1.0  # seconds of compiling before anything is shown
+PROGRESS_AFTER = 1.0  # seconds of loading and compiling before anything is shown
+TICK = 0.5  # seconds from line to line while nothing is reported
 
 
 def read_file(path: str) -> bytes:
@@ -70,31 +71,66 @@ def compile_contents(engine: Engine, path: str, contents: bytes) -> bytes:
 
 
 class Progress:
-    """A line on standard error while a compilation takes long, if that is a terminal; nothing on a pipe."""
+    """A line on standard error while loading or compiling takes long, if that is a terminal; nothing on a pipe.
+
+    A thread keeps it up to date, since a single large function may take the compiler a minute without a report. It is
+    started without `threading`, which takes longer to import than most modules take to load.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._shown = False
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._done = self._total = 0
 
     def __enter__(self) -> Progress:
         import time
 
         self._clock: Callable[[], float] = time.monotonic
         self._start = self._clock()
+        if self._terminal:
+            import _thread
+
+            self._stop, self._ended = _thread.allocate_lock(), _thread.allocate_lock()
+            self._stop.acquire()
+            self._ended.acquire()
+            try:
+                _thread.start_new_thread(self._tick, ())
+            except RuntimeError:  # no more threads: reports alone must do
+                self._ended.release()
         return self
+
+    def _tick(self) -> None:
+        try:
+            wait = PROGRESS_AFTER
+            while not self._stop.acquire(timeout=wait):
+                self._show()
+                wait = TICK
+        except (OSError, ValueError):
+            pass  # nobody sees the terminal any more
+        finally:
+            self._ended.release()
 
     def report(self, done: int, total: int) -> None:
         """Called by the compiler: how many of how many parts are done."""
-        elapsed = self._clock() - self._start
-        if not self._terminal or elapsed < PROGRESS_AFTER or not total:
-            return
+        self._done, self._total = done, total
+        if self._terminal and self._clock() - self._start >= PROGRESS_AFTER:
+            self._show()
+
+    def _show(self) -> None:
         self._shown = True
-        bar = "#" * (20 * done // total)
-        sys.stderr.write(f"\r\x1b[Kcompiling {self._name} [{bar:<20}] {100 * done // total}% {elapsed:.0f} s")
+        elapsed = self._clock() - self._start
+        line = f"\r\x1b[Kloading {self._name} {elapsed:.0f} s"
+        if self._total:
+            share = self._done / self._total
+            line = f"\r\x1b[Kcompiling {self._name} [{'#' * int(20 * share):<20}] {share:.0%} {elapsed:.0f} s"
+        sys.stderr.write(line)
         sys.stderr.flush()
 
     def __exit__(self, *_: object) -> None:
+        if self._terminal:
+            self._stop.release()
+            self._ended.acquire()
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
