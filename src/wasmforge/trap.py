@@ -48,6 +48,16 @@ class TrapCode(Enum):
     """Execution was interrupted: an epoch deadline has passed."""
     OUT_OF_FUEL = 11
     """The fuel of the store is used up."""
+    ATOMIC_WAIT_NON_SHARED_MEMORY = 12
+    """A wait on a memory that no other thread can reach."""
+    NULL_REFERENCE = 13
+    """A null reference where there must be none."""
+    ARRAY_OUT_OF_BOUNDS = 14
+    """An access outside of an array."""
+    ALLOCATION_TOO_LARGE = 15
+    """An object that is larger than any may be."""
+    CAST_FAILURE = 16
+    """A cast of a reference to a type that its object does not have."""
 
 
 class Frame:

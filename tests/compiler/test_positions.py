@@ -21,6 +21,7 @@ from wasmforge.compiler.llvm import compile as compile_rooms
 from wasmforge.compiler.llvm import compile_module
 from wasmforge.compiler.tables import address_map, trap_table
 from wasmforge.compiler.trap import TrapKind
+from wasmforge.syntax.features import DEFAULT_FEATURES
 from wasmforge.syntax.module import Module
 from wasmforge.text import parse
 from wasmforge.validation import validate
@@ -124,8 +125,8 @@ def pipeline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 class Disassembly:
     """A compiled module, function by function."""
 
-    def __init__(self, module: Module, tunables: Tunables | None = None) -> None:
-        image = Image(compile_module(module, validate(module), tunables or Tunables(), workers=1))
+    def __init__(self, module: Module, tunables: Tunables | None = None, features: int = DEFAULT_FEATURES) -> None:
+        image = Image(compile_module(module, validate(module, features), tunables or Tunables(), workers=1))
         self.info = CompiledModuleInfo.decode(image.section(INFO_SECTION))
         self.text = bytes(image.section(TEXT_SECTION))
         self.address_map = image.section(ADDRESS_MAP_SECTION)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import llvmlite.binding as llvm
 
 from wasmforge.compiler.llvm.context import VECTOR
+from wasmforge.compiler.llvm.locations import with_locations_of_loads
 from wasmforge.compiler.llvm.rows import DECLARATIONS
 from wasmforge.compiler.llvm.vector_rows import declarations as vector_declarations
 from wasmforge.compiler.target import TRIPLE, llvm_cpu
@@ -123,4 +124,7 @@ def compile_ir(text: str, pipeline: str, verify: bool = False) -> bytes:
         module.verify()
     machine = _target_machine(0 if pipeline == "fast" else 1)
     optimise(module, machine, pipeline)
+    if pipeline != "fast":
+        # llvmlite cannot change an instruction's metadata: the module goes through its text.
+        module = llvm.parse_assembly(with_locations_of_loads(str(module)))
     return bytes(machine.emit_object(module))

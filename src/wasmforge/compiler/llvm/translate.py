@@ -158,10 +158,12 @@ class _Translator(NumericEmitters, VectorEmitters, AtomicEmitters, CallEmitters,
         for k, t, offset in prototype.area_params:
             lines.append(f"  %pa{k} = getelementptr i8, ptr %sc, i64 {offset}")
             lines.append(f"  %p{k} = load {t}, ptr %pa{k}{alignment(t)}")
+        # With a location, so that one that LLVM drops between here and the first access shows (`worker._table_rows`).
+        start = self.location(self.source.offset + 1)
         for x in sorted(self.memories_used):
             for name, field in (("m", VMMemory.BASE), ("d", VMMemory.DEFINITION)):
                 lines.append(f"  %{name}a{x} = getelementptr i8, ptr %vm, i64 {offsets.memory(x) + field}")
-                lines.append(f"  %{name}{x} = load ptr, ptr %{name}a{x}, !invariant.load !0")
+                lines.append(f"  %{name}{x} = load ptr, ptr %{name}a{x}, !invariant.load !0{start}")
         stores = []
         for x in sorted(self.allocas):
             ir = IR_TYPES[self.local_types[x]]

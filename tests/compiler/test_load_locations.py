@@ -1,0 +1,109 @@
+"""What consumes a load may become one machine instruction with it, which then faults in its stead. Whatever LLVM did in
+between (blocks merged, locals and phis resolved, code executed speculatively), that instruction must be known to fault,
+and to be the load (specification, section 4.6.8: an access that is out of bounds traps).
+
+Every consumer behind loads of all kinds, one a function, in shapes of control flow that passes dissolve. The load has
+an offset that nothing else has, which tells its machine instruction.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from tests.compiler.test_positions import FIRST_OFFSET, Disassembly, accesses, pipeline, with_positions
+from tests.compiler.test_vectors import immediates
+from wasmforge import Config, Engine, Func, Instance, Module, Store, Trap, TrapCode
+from wasmforge.binary import instructions
+from wasmforge.compiler.tables import trap_table
+from wasmforge.compiler.trap import TrapKind
+from wasmforge.syntax.features import ALL_FEATURES
+from wasmforge.syntax.instructions import INSTRUCTIONS, InstructionRow
+from wasmforge.syntax.types import VALUE_TYPES
+
+__all__ = ["pipeline"]
+
+CONSUMERS: Final = [r for r in INSTRUCTIONS if r.params and r.results and not r.access and r.params[0] in VALUE_TYPES]
+KINDS: Final = {
+    t: [r for r in INSTRUCTIONS if r.access and r.results == (t,) and r.params and len(r.params) == 1]
+    for t in VALUE_TYPES
+}
+"""The loads of a type; of vectors also those that extend, splat or fill with zeros."""
+
+SHAPES: Final = {
+    "at once": "(local.set $x {load}) {consume}",
+    # The blocks become one, and the local is what was loaded.
+    "merged": "(block (local.set $x {load}) (br_if 0 (i32.const 1)) (local.set $x (local.get $y))) {consume}",
+    "phi": "(local.set $x (block (result {type}) (if (result {type}) (i32.const 1) (then {load})"
+    " (else (local.get $y))))) {consume}",
+    # The consumer runs whether it is wanted or not, as a select is cheaper than a branch.
+    "speculated": "(local.set $x {load}) (if (local.get $c) (then (local.set $r {consume}))) (local.get $r)",
+    "either": "(local.set $x {load})"
+    " (if (result {result}) (local.get $c) (then {consume}) (else (local.get $r)))",
+}  # fmt: skip
+
+
+def functions() -> Iterator[tuple[str, str]]:
+    """What a function holds, and its text."""
+    turns = {t: itertools.cycle(kinds) for t, kinds in KINDS.items() if kinds}
+    for row in CONSUMERS:
+        assert row.params is not None and row.results is not None
+        for which, (shape, text) in itertools.product({0, len(row.params) - 1}, SHAPES.items()):
+            if len(row.results) > 1 and ("$r" in text):
+                continue
+            yield function(row, which, shape, text, next(turns[row.params[which]]))
+
+
+def function(row: InstructionRow, which: int, shape: str, text: str, load: InstructionRow) -> tuple[str, str]:
+    assert row.params is not None and row.results is not None
+    types = [VALUE_TYPES[t] for t in row.params]
+    operands = " ".join("(local.get $x)" if k == which else f"(local.get $p{k})" for k in range(len(types)))
+    body = text.format(
+        load=f"({load.mnemonic} offset={FIRST_OFFSET:#x} (local.get $a))",
+        consume=f"({row.mnemonic}{immediates(row)} {operands})",
+        type=types[which],
+        result=VALUE_TYPES[row.results[0]],
+    )
+    params = " ".join(f"(param $p{k} {t})" for k, t in enumerate(types))
+    results = " ".join(VALUE_TYPES[t] for t in row.results)
+    result = VALUE_TYPES[row.results[0]]
+    header = f"(func (param $a i32) (param $c i32) {params} (param $y {types[which]}) (param $r {result})"
+    text = f"{header} (result {results}) (local $x {types[which]}) {body})"
+    return f"{row.mnemonic} of {load.mnemonic} as operand {which}, {shape}", text
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_what_consumes_a_load_has_its_position() -> None:
+    names, texts = zip(*functions(), strict=True)
+    module = with_positions(f"(module (memory 1) {' '.join(texts)})")
+    compiled = Disassembly(module, features=ALL_FEATURES)
+    assert len(names) > 1500
+    for k, (name, body) in enumerate(zip(names, module.code, strict=True)):
+        (position,) = [i.offset for i in instructions(body.code, body.offset) if i.row.access]
+        found = [i for i, displacement in accesses(compiled.function(k)) if displacement == FIRST_OFFSET]
+        assert found, name
+        for machine in found:
+            what = f"{name}: {machine.mnemonic} {machine.op_str}"
+            assert trap_table.lookup(compiled.traps, machine.address) == TrapKind.MEMORY_OUT_OF_BOUNDS, what
+            assert compiled.position(machine.address) == position, what
+
+
+def test_the_trap_itself() -> None:
+    """Code that is executed speculatively, as a program meets it."""
+    config = Config()
+    config.strategy = "llvm"
+    store = Store(Engine(config))
+    text = """(module (memory 1 1) (func (export "f") (param i32 i32 i32) (result i32)
+        (local.set 0 (i32.load (local.get 0)))
+        (if (local.get 1) (then (local.set 2 (i32.add (local.get 2) (local.get 0)))))
+        (local.get 2)))"""
+    f = Instance(store, Module(store.engine, text), []).exports(store)["f"]
+    assert isinstance(f, Func)
+    assert f(store, 0, 1, 5) == 5
+    for condition in (0, 1):
+        with pytest.raises(Trap) as caught:
+            f(store, 65536, condition, 5)
+        assert caught.value.trap_code == TrapCode.MEMORY_OUT_OF_BOUNDS
