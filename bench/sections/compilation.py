@@ -1,4 +1,6 @@
-"""Compile time of the guests and the memory of a process that runs one. For information: no target."""
+"""Compile time of the guests and the memory of a process that runs one, for information; and what the front end takes
+for an instruction, compiled by mypyc as an installation has it, with the targets of the third issue.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import Final
 
 from bench import build_guests
 from bench.catalogue import GUESTS, Guest
+from bench.front_end import front_end_rows
 from bench.measure import MeasurementError, Row, Settings, Worker, interleave
 
 NAMES: Final = ("json", "compressor", "bytecode")  # enough for a figure; compiling takes longest of all
@@ -37,7 +40,18 @@ def _memory_row(settings: Settings, guest: Guest) -> Row:
     return row
 
 
+def _front_end(settings: Settings) -> Iterator[Row]:
+    guests = GUESTS[:2] if settings.quick else GUESTS
+    try:
+        build_guests.build(guests)
+        yield from front_end_rows([guest.wasm for guest in guests], 1 if settings.quick else settings.rounds)
+    except (build_guests.BuildError, MeasurementError) as error:
+        yield Row("compilation", "front end", error=str(error))
+
+
 def measure(settings: Settings) -> Iterator[Row]:
+    if settings.wants("front end"):
+        yield from _front_end(settings)
     guests = [guest for guest in GUESTS if guest.name in NAMES and settings.wants(guest.name)]
     if settings.quick:
         guests = guests[:1]

@@ -42,6 +42,29 @@ def test_locals() -> None:
     invalid(one_function("", "", "", ((0xFFFFFFFF, I32),)), "too many locals: 4294967295")
 
 
+@pytest.mark.parametrize("n", [3_999, 4_000, 4_001, 100_000])
+def test_a_deep_stack(n: int) -> None:
+    """The array of the operand stack grows on the way, and keeps what is on it."""
+    validate(body(b"\x42\0", b"\x41\0" * n, b"\x1a" * n, b"\x1a"))
+    invalid(body(b"\x42\0", b"\x41\0" * n, b"\x1a" * n, b"\x45\x1a"), "type mismatch: expected i32, found i64")
+
+
+def test_a_thousand_results_again_and_again() -> None:
+    types = [FuncType((), (I32,) * 1000), FuncType((I32,) * 1000, ()), function_type()]
+    for pops, message in (
+        (20, ""),
+        (19, "type mismatch: values remaining"),
+        (21, "type mismatch: expected i32, found"),
+    ):
+        code = b"\x10\0" * 20 + b"\x10\x01" * pops + b"\x0b"
+        bodies = [FunctionBody((), b"\0\x0b"), FunctionBody((), b"\x0b"), FunctionBody((), code)]
+        module = Module(types=types, functions=[0, 1, 2], code=bodies)
+        if message:
+            invalid(module, message)
+        else:
+            validate(module)
+
+
 @pytest.mark.skipif(FRONT_END_IS_COMPILED, reason="mypyc puts the limits into the code, where no test can lower them")
 def test_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits of a million are lowered here: what is tested is that each is compared."""

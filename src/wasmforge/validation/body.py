@@ -93,6 +93,7 @@ _ATOMIC_PREFIX: Final = 0xFE
 _EMPTY_BLOCK_TYPE: Final = 0x40
 _MEMORY_INDEX_FOLLOWS: Final = 0x40
 _NO_TYPES: Final[list[int]] = []
+_NO_LOCALS: Final[set[int]] = set()
 _MARGIN: Final = PARAMS + RESULTS
 """More words than one instruction pushes: a marker and the parameters of a block."""
 _LONG: Final = 16
@@ -167,9 +168,6 @@ class Locals:
         self.run_ends: list[int] = [self.parameters]
         self.run_types: list[int] = [BOTTOM]  # of the parameters, which are all written out
         self.tracked = False
-        self.initialised: set[int] = set()
-        self.order: list[int] = []
-        """The locals that were set, in order; those of blocks that have ended are gone."""
         types = params
         total = self.parameters
         for count, t in runs:
@@ -181,6 +179,10 @@ class Locals:
             self.run_ends.append(total)
             self.run_types.append(t)
         self.count = total
+        # Only functions that are tracked write to these.
+        self.initialised: set[int] = set() if self.tracked else _NO_LOCALS
+        self.order: list[int] = [] if self.tracked else _NO_TYPES
+        """The locals that were set, in order; those of blocks that have ended are gone."""
         self.types: vec[i64] = vec[i64](types)
 
     def type_of(self, x: int, at: int) -> int:
@@ -511,7 +513,9 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
                 pc += 1
             pc += 1
             if pc - mark > 4:
-                read_signed(code, mark, 32, base)
+                x = code[pc - 1] & 0x78  # of the fifth byte, the sign and what must repeat it
+                if pc - mark > 5 or (x != 0 and x != 0x78):
+                    read_signed(code, mark, 32, base)
             top += 1
             stack[top] = I32
             continue
@@ -745,8 +749,14 @@ def _check_body(c: Context, code: bytes, base: int, local_variables: Locals, res
             continue
 
         if op == 0x11:  # call_indirect
-            x, pc = read_unsigned(code, pc, 32, base)
-            y, pc = read_unsigned(code, pc, 32, base)
+            x = code[pc]
+            pc += 1
+            if x >= 0x80:
+                x, pc = read_unsigned(code, pc - 1, 32, base)
+            y = code[pc]
+            pc += 1
+            if y >= 0x80:
+                y, pc = read_unsigned(code, pc - 1, 32, base)
             _check_call_indirect(c, x, y, start)
             top = _pop(stack, top, c.table_addresses[y], start)
             top = _pop_all(stack, top, c.type_params[x], start)

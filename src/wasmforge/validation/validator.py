@@ -348,41 +348,44 @@ class _Validator:
         c = self.context
         counts: list[int] = []
         tail_calls = 0
+        functions = m.functions
         for k, body in enumerate(m.code):
-            x = m.functions[k]
+            x = functions[k]
             params = c.type_params[x]
             index = self.imported_functions + k
-            self.check_body_limits(body, len(params), index)
+            code = body.code  # of a record, which is slow to ask when this is compiled
+            offset = body.offset
+            runs = self.check_body_limits(body.locals, len(params), len(code), body, index)
             try:
-                local_variables = Locals(params, self.local_types(body))
-                counts.append(check_body(c, body.code, body.offset, local_variables, c.type_results[x]))
+                counts.append(check_body(c, code, offset, Locals(params, runs), c.type_results[x]))
             except Invalid as error:
-                raise self.invalid(error.reason, body.offset + error.at, index) from None
+                raise self.invalid(error.reason, offset + error.at, index) from None
             if c.tail_calls != tail_calls:
                 tail_calls = c.tail_calls
                 self.tail_callers.append(index)
         return counts
 
-    def local_types(self, body: FunctionBody) -> tuple[tuple[int, int], ...]:
-        """The local declarations of a body, types checked and with canonical indices."""
-        for _, t in body.locals:
-            if t >= NON_NULL:
-                return tuple([(n, self.value_type(t, body.start)) for n, t in body.locals])
-        return body.locals
-
-    def check_body_limits(self, body: FunctionBody, params: int, index: int) -> None:
-        size = len(body.code)
+    def check_body_limits(
+        self, runs: tuple[tuple[int, int], ...], params: int, size: int, body: FunctionBody, index: int
+    ) -> tuple[tuple[int, int], ...]:
+        """Returns the local declarations of a body, types checked and with canonical indices."""
         if size > limit.BODY_SIZE:
             raise self.invalid(
                 f"function body too big: {size} bytes, the limit is {limit.BODY_SIZE}", body.offset, index
             )
         count = params
-        for n, _ in body.locals:
+        references = False
+        for n, t in runs:
             count += n
+            if t >= NON_NULL:
+                references = True
         if count > limit.LOCALS:
             raise self.invalid(f"too many locals: {count}, the limit is {limit.LOCALS}", body.offset, index)
         if not self.all_types:
-            self.check_value_types([t for _, t in body.locals], body.offset, index)
+            self.check_value_types([t for _, t in runs], body.offset, index)
+        if references:
+            return tuple([(n, self.value_type(t, body.start)) for n, t in runs])
+        return runs
 
     # Parts
 
