@@ -42,6 +42,9 @@ def test_a_function(run: Callable[..., Result]) -> None:
 def test_an_image_is_read_as_it_is(run: Callable[..., Result]) -> None:
     assert run("compile", *BASELINE, "-o", "app.cwasm", MODULE).status == 0
     assert run("objdump", "--filter", "::load", "app.cwasm") == Result(0, GOLDEN, "")
+    ignored = run("objdump", "-O", "opt-level=0", "app.cwasm")
+    assert ignored.status == 2
+    assert "`-O opt-level=0` does not work with an image" in ignored.err
 
 
 def test_both_compilers(run: Callable[..., Result]) -> None:

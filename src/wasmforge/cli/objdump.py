@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     disassembler = open_disassembler()
     path = parsed.arguments[0] if parsed.arguments else "-"
     try:
-        image = open_image(path, config)
+        image = _open_image(path, config, [option for option, _ in settings.config.values()])
         first = True
         for function in functions(image):
             if kind not in ("all", function.kind) or wanted not in f"{function.symbol}::{function.name or ''}":
@@ -86,13 +86,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def open_image(path: str, config: Config) -> Image:
-    """The image in a file, or that of the module in it."""
+def _open_image(path: str, config: Config, options: Sequence[str]) -> Image:
+    """The image in a file, or that of the module in it. Raises UsageError for `options` with an image, which has been
+    compiled already."""
     from wasmforge.cli.modules import ELF_MAGIC, compile_contents, read_file
     from wasmforge.compiler.image import Image
 
     contents = read_file(path)
     if contents.startswith(ELF_MAGIC):
+        if options:
+            raise UsageError(f"`{options[0]}` does not work with an image: it is compiled already")
         return Image(contents)
     from wasmforge.engine import Engine
 
