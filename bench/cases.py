@@ -346,6 +346,14 @@ def await_(package: Package, awaits: int, through_wasm: bool) -> Prepared:
     return Prepared({}, sample)
 
 
+def threads(package: Package, threads: int, rounds: int) -> Prepared:
+    """A parallel kernel over one shared memory."""
+    from bench.thread_cases import ParallelKernel
+
+    kernel = ParallelKernel(package, threads)
+    return Prepared({}, lambda: kernel.sample(threads, rounds))
+
+
 CASES: Final[dict[str, Callable[..., Prepared]]] = {
     "guest": guest,
     "compilation": compilation,
@@ -356,4 +364,5 @@ CASES: Final[dict[str, Callable[..., Prepared]]] = {
     "trap": trap,
     "instantiation": instantiation,
     "wasi": wasi,
+    "threads": threads,
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from bench.measure import Row, Settings
-from bench.sections import asynchronous, calls, compilation, guests, metering, processes, tiers, traps, wasi
+from bench.sections import asynchronous, calls, compilation, guests, metering, processes, threads, tiers, traps, wasi
 
 SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
     "guests": guests.measure,
@@ -16,6 +16,7 @@ SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
     "asynchronous": asynchronous.measure,
     "traps": traps.measure,
     "wasi": wasi.measure,
+    "threads": threads.measure,
     "metering": metering.measure,
     "processes": processes.measure,
     "compilation": compilation.measure,
@@ -29,6 +30,7 @@ TITLES: Final = {
     "asynchronous": "Asynchronous calls",
     "traps": "Traps and exceptions",
     "wasi": "WASI functions",
+    "threads": "Threads over one shared memory",
     "metering": "What fuel and epochs cost",
     "processes": "Fresh processes",
     "compilation": "Compilation and memory (for information)",

@@ -170,7 +170,8 @@ class Linker(Managed):
 
         Raises:
             WasmtimeError: the module imports no shared memory, the setting `Config.shared_memory` is off, or
-                `Config.consume_fuel` on, or the store has run something with WASI already.
+                `Config.consume_fuel` on, or the store has run something with WASI already; or it limits memory, and the
+                module defines memories, which each thread would have.
         """
         self._check_open()
         if not isinstance(module, Module):

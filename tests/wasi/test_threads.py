@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import build_guests
 
 import wasmforge
 from tests.wasi.suite import WHERE_TO_GET_IT, suite_folder
@@ -66,7 +67,7 @@ def program(main: str, thread: str, more: str = "") -> str:
       (func (export "_start") {main}))"""
 
 
-def run(source: str, strategy: str = "baseline", wasi: WasiConfig | None = None, **options: Any) -> int:
+def run(source: str | bytes, strategy: str = "baseline", wasi: WasiConfig | None = None, **options: Any) -> int:
     """As an embedder does it. The exit status."""
     config = Config()
     config.shared_memory = True
@@ -263,6 +264,70 @@ def test_what_cannot_have_threads() -> None:
     assert (
         run(f'{HEAD} (func (export "_start") (call $exit (i32.eq (call $spawn (i32.const 0)) (i32.const -1)))))') == 1
     )
+
+
+def test_limits_hold_for_all_threads_together() -> None:
+    """Threat: what each thread may have, a guest has as often as it spawns."""
+    grow = program(
+        f"(call $start) (call $hear {READY}) (call $busy)",
+        "(drop (memory.grow (i32.const 1))) (call $tell (i32.const 32))",
+    )
+    with pytest.raises(wasmforge.MemoryLimitExceeded):
+        wasmforge.run(grow, threads=True, max_memory=65536, timeout=20)
+    own = program("", "").replace('(export "memory"', '(memory 1) (export "memory"')
+    assert wasmforge.run(own, threads=True).returncode == 0
+    with pytest.raises(WasmtimeError, match="memories of its own"):
+        wasmforge.run(own, threads=True, max_memory=1 << 20)
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "program.wat"
+    path.write_text(scenario("wasi_threads_exit_nonmain_wasi_read"))
+
+    def wasmforge_run(*options: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "wasmforge", "run", *options, str(path)]
+        reading, writing = os.pipe()
+        try:
+            done = subprocess.run(command, stdin=reading, capture_output=True, text=True, timeout=60, check=False)
+        finally:
+            os.close(reading)
+            os.close(writing)
+        return done.returncode, done.stderr
+
+    assert wasmforge_run("-W", "shared-memory", "-S", "threads") == (99, "")
+    assert "shared memory support is disabled" in wasmforge_run("-S", "threads")[1]
+    assert "unknown import" in wasmforge_run("-W", "shared-memory")[1]
+
+
+@pytest.mark.slow
+def test_the_program_in_c_of_the_suite(tmp_path: Path) -> None:
+    """Three threads that wait for each other, compiled by zig with an entry in assembly, as wasi-libc has it."""
+    folder = suite_folder()
+    if folder is None:
+        pytest.skip(WHERE_TO_GET_IT)
+    if (missing := build_guests.compiler_missing()) is not None:
+        pytest.skip(missing)
+    zig = [sys.executable, "-m", "ziglang", "cc", "--target=wasm32-wasi", "-O2", "-matomics", "-mbulk-memory"]
+    environment = {
+        **os.environ,
+        "ZIG_GLOBAL_CACHE_DIR": str(build_guests.ZIG_CACHE / "global"),
+        "ZIG_LOCAL_CACHE_DIR": str(build_guests.ZIG_CACHE / "local"),
+    }
+    # zig's wasi-libc is the one without threads, which lacks this function.
+    header = tmp_path / "spawn.h"
+    header.write_text(
+        'int __wasi_thread_spawn(void *) __attribute__((import_module("wasi"), import_name("thread-spawn")));'
+    )
+    source, entry = folder / "threads" / "thread_spawn-simple.c", folder / "threads" / "wasi_thread_spawn.S"
+    memory = "-Wl,--import-memory,--export-memory,--shared-memory,--max-memory=67108864"
+    for arguments in (
+        ["-include", str(header), "-c", str(source), "-o", "program.o"],
+        ["-c", str(entry), "-o", "entry.o"],
+        ["program.o", "entry.o", memory, "-o", "program.wasm"],
+    ):
+        subprocess.run([*zig, *arguments], cwd=tmp_path, env=environment, check=True, timeout=500)
+    for strategy in STRATEGIES:
+        assert run((tmp_path / "program.wasm").read_bytes(), strategy) == 0
 
 
 # --- Descriptors ------------------------------------------------------------------------------------------------

@@ -67,6 +67,9 @@ class WasiThreads:
             raise WasmtimeError("fuel is counted by store, and each thread has its own: use no Config.consume_fuel")
         if data.turns is not None or data.wasi_locator is not None:
             raise WasmtimeError("the store has been used for a program with WASI already: threads need a new one")
+        if vm.limits.memory_size is not None and module._open().info.memories:
+            # Threat: every thread would have them, each as large as the limit allows.
+            raise WasmtimeError("the module defines memories of its own, so that threads exceed a limit on memory")
         self._module = module
         self._has_entry = _has_entry(module)
         self._closing = threading.Event()
