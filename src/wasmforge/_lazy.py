@@ -17,6 +17,7 @@ from wasmforge.compiler.baseline.first_call import ENTRY_SIZE, FIRST_CALL, first
 from wasmforge.compiler.baseline.trampolines import array_to_wasm, wasm_to_array
 from wasmforge.compiler.description import describe, lay_out_data
 from wasmforge.runtime.compiled_module import CompiledModule
+from wasmforge.runtime.grown_image import Originals
 from wasmforge.runtime.lazy_module import LazyModule
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.validation import validate
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from wasmforge.syntax.module import Module
     from wasmforge.validation import ModuleValidation
 
-__all__ = ["LazyFunctions", "load", "parse", "source_of_bodies"]
+__all__ = ["LazyFunctions", "load", "originals_of", "parse"]
 
 CODE_LIMIT: Final = 1 << 30
 """Bytes of text: relative 32-bit distances reach 2 GiB."""
@@ -55,13 +56,13 @@ def load(
     engine: EngineState,
     parsed: tuple[Module, ModuleValidation],
     compile_all: Callable[[Module, ModuleValidation], bytes],
-    source: bytes | memoryview = b"",
+    originals: Originals | None = None,
     *,
     ahead_if_unsupported: bool = False,
     tier_up_threshold: int | None = None,
 ) -> CompiledModule:
-    """The module that compiles itself while it runs. `parsed` is what `parse` returned, `source` what
-    `source_of_bodies` did, for a module that may be kept. `compile_all` makes an image of
+    """The module that compiles itself while it runs. `parsed` is what `parse` returned, `originals` what
+    `originals_of` did, for a module that may be kept. `compile_all` makes an image of
     it: for `serialize`, and at once for a module that the baseline compiler does not support, if
     `ahead_if_unsupported`. LLVM compiles hot functions, unless `tier_up_threshold`
     (`environ.DEFAULT_TIER_UP_THRESHOLD`) is None. Raises WasmtimeError when it is not supported."""
@@ -86,16 +87,16 @@ def load(
         data=data,
         pages=pages,
         names=names,
-        source=source,
+        originals=originals,
         optimiser=optimiser,
         threshold=tier_up_threshold or 0,
     )
 
 
-def source_of_bodies(parsed: tuple[Module, ModuleValidation], wasm: bytes) -> bytes:
-    """The beginning of a binary, to the end of its last function body: a copy, so that the rest may go."""
+def originals_of(parsed: tuple[Module, ModuleValidation], wasm: bytes) -> Originals:
+    """The beginning of a binary, to the end of its last function body, so that the rest may go."""
     code = parsed[0].code
-    return wasm[: code[-1].offset + len(code[-1].code) if code else 0]
+    return Originals.of(memoryview(wasm)[: code[-1].offset + len(code[-1].code) if code else 0])
 
 
 def _capacity(module: Module) -> int:

@@ -146,7 +146,7 @@ class _SavedFunctions:
             self._fields()
         assert self._sizes is not None
         start = self._info.function_offset(defined)
-        data = self._originals.body(start, self._sizes[defined])
+        data = self._originals.read(start, self._sizes[defined])
         runs, at = read_unsigned(data, 0)
         found = []
         for _ in range(runs):
@@ -205,7 +205,7 @@ class _SavedFunctions:
             elif images:
                 memory, image = images.popitem()
                 length = min(image.length, memories[memory] - image.memory_offset)
-                data = self._originals.page_bytes(image.image_offset, length)
+                data = self._originals.read(self._originals.pages_at + image.image_offset, length)
                 offset = Expression(_constant(image.memory_offset, info.all_memories()[memory].is_64))
                 found.append(DataSegment(SegmentMode.ACTIVE, memory, offset, data))
             else:

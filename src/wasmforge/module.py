@@ -240,17 +240,17 @@ def _load_lazily(engine: Engine, wasm: str | bytes | bytearray, file: KnownFile 
             if file is not None and key is not None:
                 file.remember(key)
             return found
-    from wasmforge._lazy import load, parse, source_of_bodies
+    from wasmforge._lazy import load, originals_of, parse
 
     wasm = _to_wasm(wasm)
     parsed = parse(engine._state, wasm)
-    source = b"" if key is None else source_of_bodies(parsed, wasm)
+    originals = None if key is None else originals_of(parsed, wasm)
     del wasm  # when the caller has dropped it too, its memory is there for what follows
     module = load(
         engine._state,
         parsed,
         engine._compile_module,
-        source,
+        originals,
         ahead_if_unsupported=engine._optimises,
         tier_up_threshold=engine._lazy_threshold,
     )

@@ -18,7 +18,8 @@ USAGE = "wasmforge cache [OPTIONS] [show|clear|path]"
 HELP = """\
 What is compiled is kept on disk, and found there by the next process that runs the same module.
 
-  show   the directory, how many modules it holds, and their size (the default)
+  show   the directory, how many modules it holds, their size, and how much of those that are compiled while they run
+         has been compiled by which compiler (the default)
   clear  removes them; programs that are running keep theirs
   path   the directory alone, for scripts
 
@@ -63,6 +64,7 @@ def _settings(config: str | None) -> CacheSettings:
 def _show(settings: CacheSettings) -> None:
     import os
 
+    from wasmforge.runtime.cache.grown import count_functions
     from wasmforge.runtime.cache.storing import entries
     from wasmforge.runtime.cache.trust import open_directory
 
@@ -70,12 +72,19 @@ def _show(settings: CacheSettings) -> None:
     directory = open_directory(settings.directory)
     try:
         found = list(entries(directory))
+        grown = [counts for entry in found if entry.is_image and (counts := count_functions(directory, entry.name))]
     finally:
         os.close(directory)
     modules = [entry for entry in found if entry.is_image]
     unfinished = [entry for entry in found if entry.temporary]
     size = sum(entry.size for entry in found if not entry.temporary)
     print(f"{_count(len(modules), size)} of at most {_size(settings.size_limit)}")
+    if grown:
+        baseline, optimised, functions = map(sum, zip(*grown, strict=True))
+        print(
+            f"{_modules(len(grown))} compiled while running: {baseline:,} of {functions:,} functions by the baseline "
+            f"compiler, {optimised:,} by LLVM"
+        )
     if unfinished:
         print(f"{len(unfinished)} unfinished, {_size(sum(entry.size for entry in unfinished))}")
 
@@ -94,7 +103,11 @@ _ACTIONS = {"show": _show, "clear": _clear, "path": _path}
 
 
 def _count(number: int, size: int) -> str:
-    return f"{number} module{'' if number == 1 else 's'}, {_size(size)}"
+    return f"{_modules(number)}, {_size(size)}"
+
+
+def _modules(number: int) -> str:
+    return f"{number} module{'' if number == 1 else 's'}"
 
 
 def _size(size: int) -> str:

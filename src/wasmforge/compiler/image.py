@@ -102,7 +102,7 @@ class ImageBuilder:
         self._sections: list[tuple[str, bytes | bytearray | memoryview, int, int]] = []
         self._symbols: list[tuple[str, int, int]] = []
 
-    def add_text(self, text: bytes | bytearray, constants: bytes | bytearray, constants_at: int) -> None:
+    def add_text(self, text: bytes | bytearray | memoryview, constants: bytes | bytearray, constants_at: int) -> None:
         """The machine code and, `constants_at` bytes behind its first byte, what it addresses relative to itself.
 
         Comes before all other sections, so that the code starts at the file's second page.
@@ -122,6 +122,10 @@ class ImageBuilder:
 
     def build(self) -> bytes:
         """The file. The same calls give the same bytes."""
+        return bytes(self.assemble())
+
+    def assemble(self) -> bytearray:
+        """As `build`, without a copy of megabytes at the end."""
         out = bytearray(_HEADER.size)
         names = bytearray(b"\0")
         headers = [_SECTION.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)]
@@ -140,7 +144,7 @@ class ImageBuilder:
             *(_HEADER.size, 0, 0, _SECTION.size, count, count - 1),
         )
         _CHECKSUM.pack_into(out, _CHECKSUM_AT, _checksum(out))
-        return bytes(out)
+        return out
 
     def _sections_into(self, out: bytearray, names: bytearray, headers: list[bytes]) -> None:
         for name, data, alignment, flags in self._sections:

@@ -90,13 +90,20 @@ class FileSource:
         """A file in memory with these contents. Raises WasmtimeError when the system has no room or no descriptor."""
         try:
             source = cls.adopt(os.memfd_create("wasmforge-memory-image", os.MFD_CLOEXEC))
+        except OSError as error:
+            raise WasmtimeError(f"no file for the initial contents of memories: {error.strerror}") from error
+        source.append(*parts)
+        return source
+
+    def append(self, *parts: bytes | bytearray | memoryview) -> None:
+        """Writes to a file of `of_bytes`, behind what there is. Raises WasmtimeError when the system has no room."""
+        try:
             for part in parts:
                 rest = memoryview(part)
                 while rest:
-                    rest = rest[os.write(source.fd, rest) :]
+                    rest = rest[os.write(self.fd, rest) :]
         except OSError as error:
-            raise WasmtimeError(f"no file for the initial contents of memories: {error.strerror}") from error
-        return source
+            raise WasmtimeError(f"no room for the initial contents of memories: {error.strerror}") from error
 
     def __del__(self) -> None:
         # -1 first: after a finaliser a resurrected owner must fail, not map whatever file gets the number next.

@@ -124,6 +124,13 @@ class CodeRegion:
         self._map()
 
     def _map(self) -> None:
+        # Text that is reserved and not written yet must read as zeros: beyond the end of a file, reading is a fault.
+        # The file is sparse, this takes no memory; under a limit for the size of files it stays as it is.
+        try:
+            if os.fstat(self._file.fd).st_size < self._offset + self.text_length:
+                os.ftruncate(self._file.fd, self._offset + self.text_length)
+        except OSError:
+            pass
         try:
             map_fixed(
                 self.text_address, self.text_length, PROT_READ | PROT_EXEC, self._file.fd, self._offset, shared=True

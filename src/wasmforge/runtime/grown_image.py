@@ -4,8 +4,8 @@ process needs to go on without decoding or validating the binary. `cache.growth`
 Such an image is an ELF image as any other (`compiler.image`) whose text is the text of the code region, to the byte:
 the region's words lie at the same distance from it in every process, and nothing in it knows an address. Its section
 `.wasmforge.growth` has what changes as the module grows, `.wasmforge.rows` what addresses mean. Behind the ELF file, at
-a page, come the parts that never change, which are copied from image to image inside the kernel: the memory images,
-and the binary up to the end of its code section, from which bodies are read when functions are called first.
+a page, come the parts that never change, which are copied from image to image inside the kernel: the binary up to the
+end of its code section, from which bodies are read when functions are called first, and the memory images.
 """
 
 from __future__ import annotations
@@ -61,31 +61,48 @@ class FileRange:
 
 
 class Originals:
-    """What stays of a module as it was: `pages` bytes of memory images, whole pages, and then `source` bytes of its
-    binary, its start. Both in `data`, or at `offset` of `file`."""
+    """What stays of a module as it was: `source` bytes of its binary, its start, and, from the next page on, `pages`
+    bytes of memory images, whole pages. Both in `data`, or at `offset` of `file`."""
 
     __slots__ = ("data", "file", "offset", "pages", "source")
 
-    def __init__(self, pages: int, source: int, data: bytes, file: FileSource | None, offset: int) -> None:
-        self.pages = pages
+    def __init__(self, source: int, pages: int, data: bytes, file: FileSource | None, offset: int) -> None:
         self.source = source
+        self.pages = pages
         self.data = data
         self.file = file
         self.offset = offset
 
     @classmethod
-    def of(cls, pages: bytes | bytearray, source: bytes | memoryview) -> Originals:
-        """For a new module. Raises WasmtimeError when the system has no room."""
-        if len(pages) + len(source) < IN_MEMORY_BELOW:
-            return cls(len(pages), len(source), bytes(pages) + bytes(source), None, 0)
-        return cls(len(pages), len(source), b"", FileSource.of_bytes(pages, source), 0)
+    def of(cls, source: bytes | memoryview) -> Originals:
+        """Of a new module, without its memory images yet. Raises WasmtimeError when the system has no room."""
+        if len(source) < IN_MEMORY_BELOW:
+            return cls(len(source), 0, bytes(source), None, 0)
+        return cls(len(source), 0, b"", FileSource.of_bytes(source), 0)
 
-    def body(self, position: int, length: int) -> bytes:
-        """Bytes of the binary. Raises WasmtimeError when there are not so many."""
-        return self.page_bytes(self.pages + position, length)
+    def add_pages(self, pages: bytes | bytearray) -> None:
+        """The memory images, once. Raises WasmtimeError when the system has no room."""
+        gap = padding(self.source)
+        if self.file is not None:
+            self.file.append(gap, pages)
+        elif self.source + len(gap) + len(pages) < IN_MEMORY_BELOW:
+            self.data += gap + pages
+        else:
+            self.file = FileSource.of_bytes(self.data, gap, pages)
+            self.data = b""
+        self.pages = len(pages)
 
-    def page_bytes(self, at: int, length: int) -> bytes:
-        """Bytes of the memory images. Raises WasmtimeError when there are not so many."""
+    @property
+    def pages_at(self) -> int:
+        """Where the memory images begin, in bytes from where the binary does."""
+        return self.source + PAGE - 1 & -PAGE
+
+    @property
+    def size(self) -> int:
+        return self.pages_at + self.pages
+
+    def read(self, at: int, length: int) -> bytes:
+        """Bytes of the binary, or behind it. Raises WasmtimeError when there are not so many."""
         if self.file is None:
             found = self.data[at : at + length]
         else:
@@ -97,7 +114,7 @@ class Originals:
     def parts(self) -> tuple[bytes | FileRange, ...]:
         if self.file is None:
             return (self.data,)
-        return (FileRange(self.file, self.offset, self.pages + self.source),)
+        return (FileRange(self.file, self.offset, self.size),)
 
     def checksum(self) -> int:
         """Of all bytes. Raises OSError."""
@@ -107,7 +124,7 @@ class Originals:
         if self.file is None:
             yield self.data
             return
-        at, end = self.offset, self.offset + self.pages + self.source
+        at, end = self.offset, self.offset + self.size
         while at < end:
             piece = os.pread(self.file.fd, min(_CHUNK, end - at), at)
             if not piece:

@@ -227,7 +227,7 @@ class LazyCode:
     def section_offset(self, name: str) -> int:
         if name != MEMORY_SECTION or self.originals.file is None:
             raise ValueError("of a module that is compiled lazily only memory images lie in a file")
-        return self.originals.offset
+        return self.originals.offset + self.originals.pages_at
 
     def file_source(self) -> FileSource | None:
         """The file of the memory images."""

@@ -94,7 +94,8 @@ class LazyModule(CompiledModule):
         capacity: bytes of address space for machine code; functions beyond raise at their first call.
         data, pages: the sections for data segments and memory images, to which `info` refers.
         names: of functions, by index.
-        source: the beginning of the binary that has all function bodies, if the module may be kept for other processes.
+        originals: has the beginning of the binary with all function bodies, if the module may be kept for other
+            processes.
         optimiser: makes better code for hot functions; None for code without counters.
         threshold: see `environ.DEFAULT_TIER_UP_THRESHOLD`.
     """
@@ -122,13 +123,15 @@ class LazyModule(CompiledModule):
         data: bytes | bytearray,
         pages: bytes | bytearray,
         names: Mapping[int, str],
-        source: bytes | memoryview = b"",
+        originals: Originals | None = None,
         optimiser: Optimiser | None = None,
         threshold: int = DEFAULT_TIER_UP_THRESHOLD,
     ) -> None:
         sections = {RODATA_WASM_SECTION: memoryview(data)}
-        originals = Originals.of(pages, source)
-        sections[MEMORY_SECTION] = memoryview(originals.data)[: originals.pages]
+        if originals is None:
+            originals = Originals.of(b"")
+        originals.add_pages(pages)
+        sections[MEMORY_SECTION] = memoryview(originals.data)[originals.pages_at :]
         count = len(info.functions)
         self.code = LazyCode(count, capacity + compiler.entry_size * count, sections, originals)
         self._start_with(compiler, compiler.entry_size, compiler.first_call, names)

@@ -150,7 +150,7 @@ class ImageCache:
         return self._store(key, TRAILER_MAGIC, (image,), len(image))
 
     def store_grown(
-        self, key: bytes, parts: Sequence[bytes | FileRange], image_length: int
+        self, key: bytes, parts: Sequence[bytes | bytearray | FileRange], image_length: int
     ) -> tuple[int, int, int, int, int] | None:
         """Keeps an image and what is behind it, of a module that is compiled while it runs; see `grown_image`. Returns
         the identity of the entry, None if that was not possible."""
@@ -174,12 +174,14 @@ class ImageCache:
                 return None
             from wasmforge.runtime.cache.grown import count_functions
 
-            growth = count_functions(directory, key.hex() + SUFFIX)
-            return None if growth is None else sum(growth)
+            found = count_functions(directory, key.hex() + SUFFIX)
+            return None if found is None else found[0] + found[1]
         finally:
             os.close(directory)
 
-    def _store(self, key: bytes, magic: bytes, parts: Sequence[bytes | FileRange], image_length: int) -> bool:
+    def _store(
+        self, key: bytes, magic: bytes, parts: Sequence[bytes | bytearray | FileRange], image_length: int
+    ) -> bool:
         from wasmforge.compiler.fingerprint import compiled_by_these_sources
         from wasmforge.runtime.cache.storing import write
 

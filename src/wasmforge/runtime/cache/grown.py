@@ -64,18 +64,18 @@ def load(
     check_engine(image, engine.tunables)
     growth = decode_growth(image.section(GROWTH_SECTION))
     behind = length + PAGE - 1 & -PAGE
-    if behind + growth.pages + growth.source != size:
-        raise WasmtimeError("damaged cache entry: what belongs behind the image is not there")
     if small:
-        originals = Originals(growth.pages, growth.source, bytes(data[behind:size]), None, 0)
+        originals = Originals(growth.source, growth.pages, bytes(data[behind:size]), None, 0)
     else:
-        originals = Originals(growth.pages, growth.source, b"", source, behind)
+        originals = Originals(growth.source, growth.pages, b"", source, behind)
+    if behind + originals.size != size:
+        raise WasmtimeError("damaged cache entry: what belongs behind the image is not there")
     # Threat: memory images and bodies are as good as code; a flipped bit must not get into either.
     if not undamaged and originals.checksum() != growth.originals_checksum:
         raise WasmtimeError("damaged cache entry: the checksum of the module's originals does not match")
     info = CompiledModuleInfo.decode(image.section(INFO_SECTION))
     sections = {name: image.section(name) for name in (RODATA_WASM_SECTION, NAME_SECTION)}
-    sections[MEMORY_SECTION] = memoryview(originals.data)[: growth.pages]
+    sections[MEMORY_SECTION] = memoryview(originals.data)[originals.pages_at :]
     rows = image.section(ROWS_SECTION).cast("I")
     code = LazyCode(len(info.functions), growth.capacity, sections, originals, (growth.packed_pieces, rows))
     text = image.data[image.text_offset : image.text_offset + image.text_size]
@@ -89,9 +89,9 @@ def _map(source: FileSource, length: int) -> memoryview:
     return memoryview(Mmap.of_file(source.fd, length).owner).toreadonly()
 
 
-def count_functions(directory: int, name: str) -> tuple[int, int] | None:
-    """How many functions an entry of an open directory has that are compiled, by tier; None for one that is complete
-    anyway, or cannot be read."""
+def count_functions(directory: int, name: str) -> tuple[int, int, int] | None:
+    """How many functions of an entry of an open directory are in baseline code, how many in optimised, and how many
+    there are; None for one that is complete anyway, or cannot be read."""
     try:
         source = FileSource.adopt(open_file(directory, name))
         length, grown = check_trailer(source.fd, bytes.fromhex(name.partition(".")[0]))
@@ -100,4 +100,4 @@ def count_functions(directory: int, name: str) -> tuple[int, int] | None:
         growth = decode_growth(Image(_map(source, length)).section(GROWTH_SECTION))
     except (UntrustedError, OSError, WasmtimeError, ValueError):
         return None
-    return growth.baseline, growth.optimised
+    return growth.baseline, growth.optimised, len(growth.packed_slots) // 8

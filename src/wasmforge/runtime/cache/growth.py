@@ -119,15 +119,15 @@ class Keeper:
         if present is not None and present > growth.baseline + growth.optimised:
             return False
         builder = ImageBuilder()
-        builder.add_text(text + bytes(-len(text) % 64), b"", len(text) + -len(text) % 64)
+        builder.add_text(text, b"", len(text) + -len(text) % 64)
         builder.add_section(ROWS_SECTION, rows, 4)
         builder.add_section(GROWTH_SECTION, growth.encode())
         builder.add_section(RODATA_WASM_SECTION, module.engine_code.wasm_data())
         builder.add_section(NAME_SECTION, module.names_section())
         builder.add_section(INFO_SECTION, module.info.encode())
         builder.add_section(ENGINE_SECTION, encode_engine(module.engine.tunables, host_level()))
-        elf = builder.build()
-        parts: Sequence[bytes | FileRange] = (elf, padding(len(elf)), *originals.parts())
+        elf = builder.assemble()
+        parts: Sequence[bytes | bytearray | FileRange] = (elf, padding(len(elf)), *originals.parts())
         assert (len(elf) + len(parts[1])) % PAGE == 0
         identity = self.cache.store_grown(self.key, parts, len(elf))
         if identity is None:

@@ -49,7 +49,7 @@ class Entry:
         self.is_image = name.endswith(_KINDS[0])
 
 
-def write(settings: CacheSettings, name: str, parts: Sequence[bytes | FileRange]) -> None:
+def write(settings: CacheSettings, name: str, parts: Sequence[bytes | bytearray | FileRange]) -> None:
     """Writes an entry; whoever opens it sees all of it or the one before. There is no fsync: after a power failure an
     entry may have lost its end, which its checksum shows.
 
@@ -69,7 +69,7 @@ def write(settings: CacheSettings, name: str, parts: Sequence[bytes | FileRange]
         os.close(directory)
 
 
-def write_file(directory: int, name: str, parts: Sequence[bytes | FileRange]) -> None:
+def write_file(directory: int, name: str, parts: Sequence[bytes | bytearray | FileRange]) -> None:
     """Writes a file of an open directory whole, or raises OSError and leaves what was there."""
     temporary = f"{name}.{os.urandom(8).hex()}{_TEMPORARY}"
     # Exclusive, so that nothing that already stands there, link or file, is written to.
@@ -78,7 +78,7 @@ def write_file(directory: int, name: str, parts: Sequence[bytes | FileRange]) ->
     try:
         try:
             for part in parts:
-                if isinstance(part, bytes):
+                if isinstance(part, (bytes, bytearray)):
                     _write_all(fd, part)
                 else:
                     part.copy_to(fd)
@@ -90,7 +90,7 @@ def write_file(directory: int, name: str, parts: Sequence[bytes | FileRange]) ->
         raise
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | bytearray) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
