@@ -29,8 +29,11 @@ DIGEST = """
 import hashlib, sys
 sys.path[:0] = sys.argv[1:3]
 import wasmforge.compiler.baseline.function as function
+from tests.compiler.baseline.atomic_modules import every_atomic_instruction
 from tests.compiler.baseline.vector_modules import every_vector_instruction
 from tests.generate import ModuleMaker
+from tests.generate_memories import MemoryModuleMaker
+from tests.generate_vectors import VectorModuleMaker
 from wasmforge.binary import decode, encode
 from wasmforge.compiler.baseline import Compiler, Context
 from wasmforge.compiler.environ import Tunables
@@ -38,23 +41,29 @@ from wasmforge.syntax.features import ALL_FEATURES
 from wasmforge.text import parse
 from wasmforge.validation import validate
 
+SETTINGS = [(Tunables(), False, False), (Tunables(), True, False), (Tunables(), True, True)]
+SETTINGS += [(Tunables(signals_based_traps=False), slots, slots) for slots in (False, True)]
+SETTINGS += [(Tunables(consume_fuel=True), True, True), (Tunables(epoch_interruption=True), True, False)]
+SETTINGS += [(Tunables(consume_fuel=True, epoch_interruption=True, relaxed_simd_deterministic=True), False, False)]
 digest = hashlib.sha256()
 modules = [decode(ModuleMaker(seed).make()) for seed in range(60)]
-modules.append(decode(encode(parse(every_vector_instruction()))))
+modules += [decode(maker(seed).make()) for maker in (MemoryModuleMaker, VectorModuleMaker) for seed in range(20)]
+modules += [decode(encode(parse(every_vector_instruction())))]
+modules += [decode(encode(parse(every_atomic_instruction(memory)))) for memory in ("", "i64 ")]
 for module in modules:
     facts = validate(module, ALL_FEATURES)
     escaping = sorted(facts.escaping)
-    for tunables in (Tunables(), Tunables(signals_based_traps=False)):
-        for slots in (False, True):
-            compiler = Compiler(Context(module, escaping, facts.tail_callers, tunables, slots))
-            first = compiler.context.imported_functions
-            for index in range(first, first + len(module.code)):
-                made = compiler.compile_function(index)
-                digest.update(made.code)
-                digest.update(repr((made.rows, made.call_places, made.call_targets)).encode())
+    for tunables, slots, counters in SETTINGS:
+        compiler = Compiler(Context(module, escaping, facts.tail_callers, tunables, slots, counters))
+        first = compiler.context.imported_functions
+        for index in range(first, first + len(module.code)):
+            made = compiler.compile_function(index)
+            digest.update(made.code)
+            digest.update(repr((made.rows, made.call_places, made.call_targets)).encode())
 print(function.__file__)
 print(digest.hexdigest())
 """
+"""Typed references and tail calls are in the modules of `ModuleMaker`, 64-bit and several memories in the others."""
 
 
 def digest(source: Path) -> tuple[str, str]:
