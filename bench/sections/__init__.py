@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from bench.measure import Row, Settings
-from bench.sections import asynchronous, calls, compilation, guests, metering, processes, threads, tiers, traps, wasi
+from bench.sections import (
+    asynchronous,
+    calls,
+    compilation,
+    guests,
+    metering,
+    processes,
+    starts,
+    threads,
+    tiers,
+    traps,
+    wasi,
+)
 
 SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
     "guests": guests.measure,
@@ -19,6 +31,7 @@ SECTIONS: Final[dict[str, Callable[[Settings], Iterator[Row]]]] = {
     "threads": threads.measure,
     "metering": metering.measure,
     "processes": processes.measure,
+    "starts": starts.measure,
     "compilation": compilation.measure,
 }
 
@@ -33,5 +46,6 @@ TITLES: Final = {
     "threads": "Threads over one shared memory",
     "metering": "What fuel and epochs cost",
     "processes": "Fresh processes",
+    "starts": "CPython and QuickJS for WASI, from start to exit",
     "compilation": "Compilation and memory (for information)",
 }
