@@ -44,7 +44,13 @@ def reply() -> dict[str, Any]:
     facts = validate(module)
     context = ModuleContext.of(module, sorted(facts.escaping), facts.tail_callers, facts.changed_tables, Tunables())
     chunk = hot_chunk(module, WANTED, 30)
-    request = {"functions": chunk.functions, "trampolines": [], "pipeline": chunk.pipeline, "slots": True}
+    request = {
+        "functions": chunk.functions,
+        "trampolines": [],
+        "pipeline": chunk.pipeline,
+        "slots": True,
+        "ir": chunk.ir,
+    }
     return compile_chunk(context, request)
 
 
