@@ -110,5 +110,6 @@ def test_tiny_run_of_everything(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [row["name"] + ": " + row["error"] for row in rows if row["error"]] == []
     assert status == 0
     assert {row["section"] for row in rows} == set(SECTIONS)
-    assert all(row["ours"] or row["peer"] for row in rows)
+    # What `make guests` fetches may be missing, and the row says so.
+    assert all(row["ours"] or row["peer"] or row["note"].startswith("not measured") for row in rows)
     assert "errors: none" in capsys.readouterr().out

@@ -56,8 +56,10 @@ def test_compiled_and_uncompiled_agree_on_every_module() -> None:
     compiled = outcomes(COMPILED)
     assert pure.pop("file").endswith(".py")
     assert compiled.pop("file").endswith(".so")
-    assert compiled.keys() == pure.keys()
-    assert [(name, pure[name], compiled[name]) for name in pure if pure[name] != compiled[name]] == []
+    # Another test may be building the guests of the benchmark between the two.
+    assert {name for name in compiled.keys() ^ pure.keys() if not name.startswith("guest ")} == set()
+    common = compiled.keys() & pure.keys()
+    assert [(name, pure[name], compiled[name]) for name in common if pure[name] != compiled[name]] == []
     complete = [steps for steps in pure.values() if len(steps) == 6]
     refused = [steps for steps in pure.values() if ": " in steps[-1]]
     assert len(complete) > 300 and len(refused) > 1000, "the modules no longer reach every step"
