@@ -334,9 +334,9 @@ def test_a_large_directory_is_not_kept_in_memory(
     guest: DirectGuest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Listing works beyond the number of entries that a descriptor remembers, and it remembers none of them."""
-    from wasmforge.wasi import host_files
+    from wasmforge.wasi import files, host_files
 
-    monkeypatch.setattr(host_files, "MAX_KEPT_ENTRIES", 50)
+    monkeypatch.setattr(files, "MAX_KEPT_ENTRIES", 50)
     for i in range(100):
         (tmp_path / f"{i}").touch()
     directory = guest.context.descriptors.get(PREOPEN)

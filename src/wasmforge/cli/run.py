@@ -165,7 +165,8 @@ class _Run:
         for address in addresses:
             context.preopen(_listen(address, bool(self._parsed.all("--dir"))))
         for text in self._parsed.all("--dir"):
-            from wasmforge.wasi.host_files import READ, WRITE, HostDirectory
+            from wasmforge.wasi.files import READ, WRITE
+            from wasmforge.wasi.host_files import HostDirectory
 
             host, separator, guest = text.partition("::")
             name = guest if separator else host

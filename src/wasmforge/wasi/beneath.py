@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     from wasmforge.runtime import ffi as ctypes
 
-__all__ = ["ParentDirectory", "open_beneath", "walk_beneath"]
+__all__ = ["ParentDirectory", "open_beneath", "split_path", "walk_beneath"]
 
 _SYS_OPENAT2: Final = 437  # the same number on every architecture
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
@@ -199,6 +199,20 @@ def _open_last(here: int, name: bytes, flags: int, mode: int) -> tuple[int | Non
             raise error from None
 
 
+def split_path(path: bytes) -> tuple[bytes, bytes, bool]:
+    """Splits a path into what leads to its directory, its last component (never empty), and whether a slash follows.
+
+    Raises WasiError: NOENT for an empty path, PERM for an absolute one.
+    """
+    if not path:
+        raise WasiError(NOENT)
+    if path.startswith(b"/"):
+        raise WasiError(PERM)
+    stripped = path.rstrip(b"/")
+    head, _, name = stripped.rpartition(b"/")
+    return head, name, len(stripped) != len(path)
+
+
 class ParentDirectory:
     """The directory that holds a path's last component, and that component: what the *at calls of the host take.
 
@@ -211,13 +225,7 @@ class ParentDirectory:
 
     def __init__(self, directory: int, path: bytes, dots: int) -> None:
         """`dots`: the errno for a path that ends in "." or "..", which no operation may touch by name."""
-        if not path:
-            raise WasiError(NOENT)
-        if path.startswith(b"/"):
-            raise WasiError(PERM)
-        stripped = path.rstrip(b"/")
-        self.slash = len(stripped) != len(path)
-        head, _, self.name = stripped.rpartition(b"/")
+        head, self.name, self.slash = split_path(path)
         self._directory = directory
         self._path = head
         self._owned = -1

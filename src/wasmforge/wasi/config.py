@@ -12,7 +12,8 @@ from wasmforge._managed import Managed
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.wasi.context import WasiContext
 from wasmforge.wasi.descriptors import CustomOutput, Descriptor, HostInput, HostOutput
-from wasmforge.wasi.host_files import READ, WRITE, HostDirectory
+from wasmforge.wasi.files import READ, WRITE
+from wasmforge.wasi.host_files import HostDirectory
 from wasmforge.wasi.streams import input_of, output_of
 
 TYPE_CHECKING = False

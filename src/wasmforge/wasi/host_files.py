@@ -1,8 +1,7 @@
 """Files and directories of the host as descriptors of the guest. `config.py` opens the preopened directories; all
 others are opened beneath them by `HostDirectory.open_at`. Path resolution itself is in `beneath.py`.
 
-Threat: besides leaving the directory (see `beneath.py`), a guest might use more permission than the embedder gave. The
-permissions of the preopened directory travel to everything opened beneath it and are asked before the host is.
+Threat: see `beneath.py` for leaving the directory, `files.py` for the permissions.
 """
 
 from __future__ import annotations
@@ -25,28 +24,22 @@ from wasmforge.wasi.errno import (
     LOOP,
     NOENT,
     NOTDIR,
-    NOTSUP,
     PERM,
     XDEV,
     WasiError,
 )
+from wasmforge.wasi.files import MAX_OFFSET, READ, WRITE, Directory, File
 
 TYPE_CHECKING = False  # typing is not imported at run time: it would cost a command line 4 ms
 if TYPE_CHECKING:
     import ctypes
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Final
 else:
     from wasmforge.runtime import ffi as ctypes
 
-__all__ = ["READ", "WRITE", "HostDirectory", "HostFile"]
+__all__ = ["HostDirectory", "HostFile"]
 
-READ: Final = 1
-WRITE: Final = 2
-"""Permissions of a preopened directory, as bits: what may be done with its names, and with the contents of files."""
-
-
-_MAX_OFFSET: Final = (1 << 63) - 1
 _FADVISE: Final = (
     # In the order of WASI's advice.
     os.POSIX_FADV_NORMAL,
@@ -113,20 +106,17 @@ def _set_times(descriptor: int, times: Times) -> None:
 # --- Files -----------------------------------------------------------------------------------------------------
 
 
-class HostFile(Descriptor):
+class HostFile(File):
     """An open file of the host, which this object owns. Its position is the host's."""
 
-    __slots__ = ("_flags", "_may_write", "_readable", "_writable", "descriptor", "file_type")
+    __slots__ = ("descriptor", "file_type")
 
     def __init__(
         self, descriptor: int, file_type: int, *, readable: bool, writable: bool, may_write: bool, flags: int
     ) -> None:
         self.descriptor = descriptor
         self.file_type = file_type
-        self._readable = readable
-        self._writable = writable
-        self._may_write = may_write
-        self._flags = flags
+        super().__init__(readable=readable, writable=writable, may_write=may_write, flags=flags)
 
     def read(self, buffers: list[memoryview]) -> int:
         if not self._readable:
@@ -151,14 +141,14 @@ class HostFile(Descriptor):
             waiting.ready(self.descriptor, write)
 
     def pread(self, buffers: list[memoryview], offset: int) -> int:
-        if offset > _MAX_OFFSET:
+        if offset > MAX_OFFSET:
             raise WasiError(INVAL)
         if not self._readable:
             raise WasiError(BADF)
         return os.preadv(self.descriptor, buffers, offset)
 
     def pwrite(self, buffers: list[memoryview], offset: int) -> int:
-        if offset > _MAX_OFFSET:
+        if offset > MAX_OFFSET:
             raise WasiError(INVAL)
         if not self._writable:
             raise WasiError(BADF)
@@ -174,12 +164,9 @@ class HostFile(Descriptor):
             os.fsync(self.descriptor)
 
     def advise(self, offset: int, length: int, advice: int) -> None:
-        if offset > _MAX_OFFSET or length > _MAX_OFFSET:
+        if offset > MAX_OFFSET or length > MAX_OFFSET:
             raise WasiError(INVAL)
         os.posix_fadvise(self.descriptor, offset, length, _FADVISE[advice])
-
-    def allocate(self, offset: int, length: int) -> None:
-        raise WasiError(NOTSUP)  # as in Wasmtime: one call could fill the host's disk
 
     def set_flags(self, flags: int) -> None:
         if flags & ~(abi.FDFLAGS_APPEND | abi.FDFLAGS_NONBLOCK):
@@ -192,13 +179,10 @@ class HostFile(Descriptor):
             fcntl.fcntl(self.descriptor, fcntl.F_SETFL, new)
         self._flags = flags
 
-    def set_rights(self) -> None:
-        raise WasiError(NOTSUP)
-
     def set_size(self, size: int) -> None:
         if not self._may_write:
             raise WasiError(PERM)
-        if size > _MAX_OFFSET:
+        if size > MAX_OFFSET:
             raise WasiError(INVAL)
         os.ftruncate(self.descriptor, size)
 
@@ -209,14 +193,6 @@ class HostFile(Descriptor):
 
     def status(self) -> FileStatus:
         return _status(os.fstat(self.descriptor))
-
-    def fdstat(self) -> tuple[int, int, int]:
-        rights = abi.RIGHTS_ALL
-        if not self._readable:
-            rights &= ~abi.RIGHTS_TO_READ
-        if not self._writable:
-            rights &= ~abi.RIGHTS_FD_WRITE
-        return self._flags, rights, rights
 
     def poll_target(self, write: bool) -> int | None:
         if self.file_type == abi.FILETYPE_REGULAR_FILE:
@@ -238,26 +214,17 @@ def _host_flags(fdflags: int) -> int:
     )
 
 
-MAX_KEPT_ENTRIES: Final = 4096
-"""Entries of a directory that a descriptor remembers between calls of fd_readdir: about half a megabyte."""
-
-
 # --- Directories -----------------------------------------------------------------------------------------------
 
 
-class HostDirectory(Descriptor):
+class HostDirectory(Directory):
     """An open directory of the host, which this object owns: preopened, or opened beneath one."""
 
-    __slots__ = ("_listing", "descriptor", "dir_perms", "file_perms", "preopen_name")
-
-    file_type = abi.FILETYPE_DIRECTORY
+    __slots__ = ("descriptor",)
 
     def __init__(self, descriptor: int, dir_perms: int, file_perms: int, preopen_name: bytes | None = None) -> None:
         self.descriptor = descriptor
-        self.dir_perms = dir_perms
-        self.file_perms = file_perms
-        self.preopen_name = preopen_name
-        self._listing: list[tuple[int, int, int, bytes]] | None = None
+        super().__init__(dir_perms, file_perms, preopen_name)
 
     @classmethod
     def preopen(
@@ -267,21 +234,12 @@ class HostDirectory(Descriptor):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return cls(descriptor, dir_perms, file_perms, name)
 
-    def set_rights(self) -> None:
-        raise WasiError(NOTSUP)
-
     def set_times(self, times: Times) -> None:
         self._need(WRITE)
         _set_times(self.descriptor, times)
 
     def status(self) -> FileStatus:
         return _status(os.fstat(self.descriptor))
-
-    def fdstat(self) -> tuple[int, int, int]:
-        if self.preopen_name is not None:
-            return 0, abi.RIGHTS_PREOPEN, abi.RIGHTS_PREOPEN_INHERITING
-        rights = abi.RIGHTS_ALL & ~abi.RIGHTS_NOT_OF_DIRECTORIES & ~abi.RIGHTS_FD_WRITE
-        return 0, rights, rights
 
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1
@@ -290,18 +248,6 @@ class HostDirectory(Descriptor):
 
     def __del__(self) -> None:
         self.close()
-
-    def entries(self, cookie: int) -> Iterable[tuple[int, int, int, bytes]]:
-        # A guest reads a directory in several calls and may change it in between (rm -r does). So the entries are those
-        # at the time of the first call, and a cookie is an index into them.
-        self._need(READ)
-        listing = self._listing
-        if cookie == 0 or listing is None:
-            listing = list(self._list())
-            # Threat: a guest with many descriptors of one large directory would have the host keep as many listings. A
-            # large one is made again for each call, as Wasmtime does with all.
-            self._listing = listing if len(listing) <= MAX_KEPT_ENTRIES else None
-        return listing[cookie:]
 
     def _list(self) -> Iterator[tuple[int, int, int, bytes]]:
         own = os.fstat(self.descriptor)
@@ -317,28 +263,12 @@ class HostDirectory(Descriptor):
                 yield next_cookie, _identity(own.st_dev, entry.inode()), _entry_type(entry), name
 
     def open_at(self, path: bytes, follow: bool, oflags: int, rights: int, fdflags: int) -> Descriptor:
-        create = bool(oflags & abi.OFLAGS_CREAT)
-        truncate = bool(oflags & abi.OFLAGS_TRUNC)
-        write = create or truncate or bool(rights & abi.RIGHTS_FD_WRITE)
-        read = bool(rights & abi.RIGHTS_FD_READ) or not rights & abi.RIGHTS_FD_WRITE
-        if fdflags & ~(abi.FDFLAGS_APPEND | abi.FDFLAGS_NONBLOCK):
-            raise WasiError(NOTSUP)
-        if oflags & abi.OFLAGS_DIRECTORY and oflags & ~abi.OFLAGS_DIRECTORY:
-            raise WasiError(INVAL)
-        self._need(READ)
-        if create or truncate:
-            self._need(WRITE)
-        # Wasmtime lets a file be truncated that may only be read; here truncation needs the permission to write.
-        if write and not self.file_perms & WRITE:
-            raise WasiError(PERM)
-        if rights & abi.RIGHTS_FD_READ and not self.file_perms & READ and not oflags & abi.OFLAGS_DIRECTORY:
-            raise WasiError(PERM)
-
+        read, write = self._access(oflags, rights, fdflags)
         flags = (os.O_RDWR if read else os.O_WRONLY) if write else os.O_RDONLY
         flags |= os.O_NOCTTY | os.O_CLOEXEC | _host_flags(fdflags)
-        if create:
+        if oflags & abi.OFLAGS_CREAT:
             flags |= os.O_CREAT | (os.O_EXCL if oflags & abi.OFLAGS_EXCL else 0)
-        if truncate:
+        if oflags & abi.OFLAGS_TRUNC:
             flags |= os.O_TRUNC
         if oflags & abi.OFLAGS_DIRECTORY:
             flags |= os.O_DIRECTORY
@@ -458,10 +388,6 @@ class HostDirectory(Descriptor):
             _set_times(descriptor, times)
         finally:
             os.close(descriptor)
-
-    def _need(self, permission: int) -> None:
-        if not self.dir_perms & permission:
-            raise WasiError(PERM)
 
     def _need_two(self, target: Descriptor) -> HostDirectory:
         if target.file_type != abi.FILETYPE_DIRECTORY:

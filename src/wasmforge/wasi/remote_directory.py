@@ -12,8 +12,9 @@ take a path literally are called here: `ls`, `cat_file`, `pipe_file`, `mkdir`, `
 from __future__ import annotations
 
 from wasmforge.wasi.errno import INVAL, IO, NOTSUP, XDEV, WasiError
+from wasmforge.wasi.files import READ
 from wasmforge.wasi.nodes import DEFAULT_CAPACITY, DirectoryNode, FileNode, Node, Volume
-from wasmforge.wasi.tree import READ, TreeDirectory
+from wasmforge.wasi.tree import TreeDirectory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

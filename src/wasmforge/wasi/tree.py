@@ -9,6 +9,7 @@ absolute paths and links are refused as in `beneath.py`, and links are followed 
 from __future__ import annotations
 
 from wasmforge.wasi import abi
+from wasmforge.wasi.beneath import split_path
 from wasmforge.wasi.descriptors import TIME_NOW, Descriptor, FileStatus, Times
 from wasmforge.wasi.errno import (
     BADF,
@@ -21,30 +22,24 @@ from wasmforge.wasi.errno import (
     NOENT,
     NOTDIR,
     NOTEMPTY,
-    NOTSUP,
     PERM,
     XDEV,
     WasiError,
 )
+from wasmforge.wasi.files import MAX_OFFSET, READ, WRITE, Directory, File
 from wasmforge.wasi.nodes import DirectoryNode, FileNode, LinkNode, Node
 
 TYPE_CHECKING = False  # typing is not imported at run time: it would cost a command line 4 ms
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Final
 
     from wasmforge.wasi.context import WasiContext
 
 __all__ = ["TreeDirectory", "TreeFile"]
 
-READ: Final = 1
-WRITE: Final = 2
-"""Permissions, as in `host_files.py`."""
-
 MAX_NAME: Final = 255
 MAX_LINKS: Final = 40
-MAX_KEPT_ENTRIES: Final = 4096
-_MAX_OFFSET: Final = (1 << 63) - 1
 
 
 def _file_type(node: Node) -> int:
@@ -163,13 +158,7 @@ class _Parent:
 
     def __init__(self, start: DirectoryNode, path: bytes, dots: int) -> None:
         """`dots`: the errno for a path that ends in "." or ".."."""
-        if not path:
-            raise WasiError(NOENT)
-        if path.startswith(b"/"):
-            raise WasiError(PERM)
-        stripped = path.rstrip(b"/")
-        self.slash = len(stripped) != len(path)
-        head, _, self.name = stripped.rpartition(b"/")
+        head, self.name, self.slash = split_path(path)
         if self.name in (b".", b".."):
             _directory(_existing(start, path, follow=True))
             raise WasiError(dots)
@@ -219,22 +208,19 @@ def _is_beneath(node: DirectoryNode, above: Node) -> bool:
 # --- Files -----------------------------------------------------------------------------------------------------
 
 
-class TreeFile(Descriptor):
+class TreeFile(File):
     """An open file of a tree."""
 
-    __slots__ = ("_flags", "_may_write", "_node", "_position", "_readable", "_writable")
+    __slots__ = ("_node", "_position")
 
     file_type = abi.FILETYPE_REGULAR_FILE
 
     def __init__(self, node: FileNode, *, readable: bool, writable: bool, may_write: bool, flags: int) -> None:
+        super().__init__(readable=readable, writable=writable, may_write=may_write, flags=flags)
         self._node: FileNode | None = None
         node.opened()
         self._node = node
         self._position = 0
-        self._readable = readable
-        self._writable = writable
-        self._may_write = may_write
-        self._flags = flags
 
     @property
     def node(self) -> FileNode:
@@ -259,14 +245,14 @@ class TreeFile(Descriptor):
         return count
 
     def pread(self, buffers: list[memoryview], offset: int) -> int:
-        if offset > _MAX_OFFSET:
+        if offset > MAX_OFFSET:
             raise WasiError(INVAL)
         if not self._readable:
             raise WasiError(BADF)
         return self.node.read(buffers, offset)
 
     def pwrite(self, buffers: list[memoryview], offset: int) -> int:
-        if offset > _MAX_OFFSET:
+        if offset > MAX_OFFSET:
             raise WasiError(INVAL)
         if not self._writable:
             raise WasiError(BADF)
@@ -276,7 +262,7 @@ class TreeFile(Descriptor):
     def seek(self, offset: int, whence: int) -> int:
         base = (0, self._position, self.node.size)[whence]
         position = base + offset
-        if not 0 <= position <= _MAX_OFFSET:
+        if not 0 <= position <= MAX_OFFSET:
             raise WasiError(INVAL)
         self._position = position
         return position
@@ -285,24 +271,18 @@ class TreeFile(Descriptor):
         self.node.flush()
 
     def advise(self, offset: int, length: int, advice: int) -> None:
-        if offset > _MAX_OFFSET or length > _MAX_OFFSET:
+        if offset > MAX_OFFSET or length > MAX_OFFSET:
             raise WasiError(INVAL)
-
-    def allocate(self, offset: int, length: int) -> None:
-        raise WasiError(NOTSUP)  # as for files of the host
 
     def set_flags(self, flags: int) -> None:
         if flags & ~(abi.FDFLAGS_APPEND | abi.FDFLAGS_NONBLOCK):
             raise WasiError(INVAL)
         self._flags = flags
 
-    def set_rights(self) -> None:
-        raise WasiError(NOTSUP)
-
     def set_size(self, size: int) -> None:
         if not self._may_write:
             raise WasiError(PERM)
-        if size > _MAX_OFFSET or not self._writable:
+        if size > MAX_OFFSET or not self._writable:
             raise WasiError(INVAL)
         self.node.resize(size)
 
@@ -313,14 +293,6 @@ class TreeFile(Descriptor):
 
     def status(self) -> FileStatus:
         return _status(self.node)
-
-    def fdstat(self) -> tuple[int, int, int]:
-        rights = abi.RIGHTS_ALL
-        if not self._readable:
-            rights &= ~abi.RIGHTS_TO_READ
-        if not self._writable:
-            rights &= ~abi.RIGHTS_FD_WRITE
-        return self._flags, rights, rights
 
     def poll_target(self, write: bool) -> int | None:
         return None
@@ -343,19 +315,14 @@ class TreeFile(Descriptor):
 # --- Directories -----------------------------------------------------------------------------------------------
 
 
-class TreeDirectory(Descriptor):
+class TreeDirectory(Directory):
     """An open directory of a tree: preopened, or opened beneath one."""
 
-    __slots__ = ("_listing", "dir_perms", "file_perms", "node", "preopen_name")
-
-    file_type = abi.FILETYPE_DIRECTORY
+    __slots__ = ("node",)
 
     def __init__(self, node: DirectoryNode, dir_perms: int, file_perms: int, preopen_name: bytes | None = None) -> None:
         self.node = node
-        self.dir_perms = dir_perms
-        self.file_perms = file_perms
-        self.preopen_name = preopen_name
-        self._listing: list[tuple[int, int, int, bytes]] | None = None
+        super().__init__(dir_perms, file_perms, preopen_name)
 
     def attach(self, context: WasiContext, number: int) -> None:
         # The times of files come from the guest's clock, and the numbers of devices are the same in every run.
@@ -363,31 +330,12 @@ class TreeDirectory(Descriptor):
         volume.now = context.clocks.realtime
         volume.device = number
 
-    def set_rights(self) -> None:
-        raise WasiError(NOTSUP)
-
     def set_times(self, times: Times) -> None:
         self._need(WRITE)
         _set_times(self.node, times)
 
     def status(self) -> FileStatus:
         return _status(self.node)
-
-    def fdstat(self) -> tuple[int, int, int]:
-        if self.preopen_name is not None:
-            return 0, abi.RIGHTS_PREOPEN, abi.RIGHTS_PREOPEN_INHERITING
-        rights = abi.RIGHTS_ALL & ~abi.RIGHTS_NOT_OF_DIRECTORIES & ~abi.RIGHTS_FD_WRITE
-        return 0, rights, rights
-
-    def entries(self, cookie: int) -> Iterable[tuple[int, int, int, bytes]]:
-        # As for directories of the host: the entries are those at the time of the first call, so that a guest that
-        # removes what it reads sees each of them once; large listings are not kept.
-        self._need(READ)
-        listing = self._listing
-        if cookie == 0 or listing is None:
-            listing = list(self._list())
-            self._listing = listing if len(listing) <= MAX_KEPT_ENTRIES else None
-        return listing[cookie:]
 
     def _list(self) -> Iterator[tuple[int, int, int, bytes]]:
         inode = self.node.inode
@@ -399,21 +347,7 @@ class TreeDirectory(Descriptor):
     def open_at(self, path: bytes, follow: bool, oflags: int, rights: int, fdflags: int) -> Descriptor:
         create = bool(oflags & abi.OFLAGS_CREAT)
         exclusive = create and bool(oflags & abi.OFLAGS_EXCL)
-        truncate = bool(oflags & abi.OFLAGS_TRUNC)
-        write = create or truncate or bool(rights & abi.RIGHTS_FD_WRITE)
-        read = bool(rights & abi.RIGHTS_FD_READ) or not rights & abi.RIGHTS_FD_WRITE
-        if fdflags & ~(abi.FDFLAGS_APPEND | abi.FDFLAGS_NONBLOCK):
-            raise WasiError(NOTSUP)
-        if oflags & abi.OFLAGS_DIRECTORY and oflags & ~abi.OFLAGS_DIRECTORY:
-            raise WasiError(INVAL)
-        self._need(READ)
-        if create or truncate:
-            self._need(WRITE)
-        if write and not self.file_perms & WRITE:
-            raise WasiError(PERM)
-        if rights & abi.RIGHTS_FD_READ and not self.file_perms & READ and not oflags & abi.OFLAGS_DIRECTORY:
-            raise WasiError(PERM)
-
+        read, write = self._access(oflags, rights, fdflags)
         if create and path.endswith(b"/"):  # no file has such a name, whatever is there
             _Parent(self.node, path, EXIST if exclusive else ISDIR)
             raise WasiError(ISDIR)
@@ -443,7 +377,7 @@ class TreeDirectory(Descriptor):
             may_write=bool(self.file_perms & WRITE),
             flags=fdflags,
         )
-        if truncate and node.size:
+        if oflags & abi.OFLAGS_TRUNC and node.size:
             node.resize(0)
         return opened
 
@@ -537,10 +471,6 @@ class TreeDirectory(Descriptor):
     def set_times_at(self, path: bytes, follow: bool, times: Times) -> None:
         self._need(WRITE)
         _set_times(_existing(self.node, path, follow), times)
-
-    def _need(self, permission: int) -> None:
-        if not self.dir_perms & permission:
-            raise WasiError(PERM)
 
     def _need_two(self, target: Descriptor) -> TreeDirectory:
         if target.file_type != abi.FILETYPE_DIRECTORY:

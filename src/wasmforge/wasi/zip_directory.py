@@ -10,8 +10,9 @@ import zlib
 
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.wasi.errno import IO, NOMEM, WasiError
+from wasmforge.wasi.files import READ
 from wasmforge.wasi.nodes import DirectoryNode, FileNode, LinkNode, Volume
-from wasmforge.wasi.tree import READ, TreeDirectory
+from wasmforge.wasi.tree import TreeDirectory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
