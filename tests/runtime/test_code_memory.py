@@ -14,9 +14,10 @@ from wasmforge.compiler.image import TEXT_SECTION
 from wasmforge.runtime import CompiledModule, EngineState, VMStore, compiled_module
 from wasmforge.runtime.code import EngineCodePC, ModuleWithCode, StoreCodePC
 from wasmforge.runtime.code_memory import CodeMemory, CustomCodeMemory
+from wasmforge.runtime.code_registry import lookup_code, register_code, unregister_code
 from wasmforge.runtime.libc import PROT_EXEC, PROT_READ, protect
 from wasmforge.runtime.mapping import Mmap
-from wasmforge.runtime.module_registry import ModuleRegistry, lookup_code, register_code, unregister_code
+from wasmforge.runtime.module_registry import ModuleRegistry
 from wasmforge.syntax.errors import WasmtimeError
 
 TEXT = """(module $m (func $one (export "one") (result i32) (i32.const 1)) (func $two (export "two") (result i32)

@@ -73,10 +73,13 @@ def test_endless_wasm_ends(module: wasmforge.Module, name: str, where: str) -> N
     app, vm = load(module)
 
     def run() -> None:
-        for milliseconds in (1, 2, 3, 20):
+        notes = ""
+        for milliseconds in (1, 2, 3, 20, 20, 20):
             with pytest.raises(Late) as caught, Deadline(vm, milliseconds / 1000, Late):
                 app[name](*([0] if name == "recursion" else []))
-        assert "wasm backtrace" in "".join(caught.value.__notes__)
+            # On a machine with other work the time may be over before the guest is entered: then no frame is noted.
+            notes += "".join(getattr(caught.value, "__notes__", ()))
+        assert "wasm backtrace" in notes
         assert app.count(5) == 5
         assert remaining() is None
 

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from tests.runtime.compiling import Workshop, image
+from tests.runtime.mappings import is_mapped, maps
 from wasmforge.compiler.environ import Tunables
 from wasmforge.runtime import CompiledModule, EngineState, VMStore, lifetime
-from wasmforge.runtime.module_registry import lookup_code
+from wasmforge.runtime.code_registry import lookup_code
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import EXTERNREF, FUNCREF, I32, FuncType, GlobalType, Limits, MemoryType, TableType
 
@@ -29,18 +30,6 @@ TEXT = """(module (import "" "h" (func $h (param i32) (result i32))) (memory (ex
   (func (export "echo") (param externref) (result externref) (local.get 0))
   (func (export "keep") (param i32 externref) (table.set 1 (local.get 0) (local.get 1)))
   (func (export "trap") unreachable))"""
-
-
-def maps() -> list[str]:
-    return Path("/proc/self/maps").read_text().splitlines()
-
-
-def is_mapped(address: int) -> bool:
-    for line in maps():
-        low, high = (int(x, 16) for x in line.split()[0].split("-"))
-        if low <= address < high:
-            return True
-    return False
 
 
 class Guest:

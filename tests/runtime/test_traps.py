@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.runtime.compiling import Workshop
+from tests.runtime.mappings import is_mapped
 from wasmforge.compiler.trap import TRAP_MESSAGES, TrapKind
-from wasmforge.runtime.module_registry import lookup_code
+from wasmforge.runtime.code_registry import lookup_code
 from wasmforge.runtime.vm import traps
 from wasmforge.runtime.vm.traps import RuntimeTrap
 from wasmforge.syntax.types import I32, FuncType
@@ -148,17 +149,8 @@ def test_backtrace_outlives_the_store_without_its_memory() -> None:
     backtrace = caught.value.backtrace
     del caught, guest
     gc.collect()  # the host function refers to its store
-    assert not mapped(base)
+    assert not is_mapped(base)
     assert [f.func_name for f in backtrace.frames] == ["unreachable", "outer"]
-
-
-def mapped(address: int) -> bool:
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            low, high = (int(x, 16) for x in line.split()[0].split("-"))
-            if low <= address < high:
-                return True
-    return False
 
 
 class HostError(Exception):

@@ -15,8 +15,8 @@ from wasmforge.compiler.image import (
     RODATA_WASM_SECTION,
     TRAP_SECTION,
 )
+from wasmforge.runtime.code_registry import register_code, unregister_code
 from wasmforge.runtime.lifetime import died, undo_after
-from wasmforge.runtime.module_registry import register_code, unregister_code
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False

@@ -4,14 +4,16 @@ joins the engine code with the module record, and answers which function an offs
 
 from __future__ import annotations
 
+from _struct import Struct
 from itertools import count
 
 from wasmforge.compiler.compatibility import check_engine
-from wasmforge.compiler.environ import VMContextOffsets, VMFuncRef
+from wasmforge.compiler.environ import VMCONTEXT_MAGIC, VMContextOffsets, VMFuncRef
 from wasmforge.compiler.image import INFO_SECTION
 from wasmforge.compiler.info import CompiledModuleInfo
 from wasmforge.runtime.code import EngineCode, Types
 from wasmforge.runtime.code_memory import CodeMemory
+from wasmforge.runtime.libc import address_of
 from wasmforge.runtime.type_registry import TypeCollection
 from wasmforge.runtime.vm.records import FUNC_REF
 from wasmforge.syntax.types import ExternKind
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from wasmforge.syntax.types import FuncType
 
 __all__ = ["CompiledModule", "FrameInfo"]
+
+_HEADER: Final = Struct("<I4xQQQQQ")
+_DATA_SEGMENT: Final = Struct("<QI4x")
 
 _unique_ids: Final = count(1)
 
@@ -79,8 +84,8 @@ class CompiledModule:
         "__weakref__",
         "_exports",
         "_func_ref_positions",
-        "_func_ref_template",
         "_trampolines",
+        "_vmctx_template",
         "engine",
         "engine_code",
         "function_types",
@@ -128,7 +133,7 @@ class CompiledModule:
         )
         self._exports: dict[str, tuple[int, int]] | None = None
         self._func_ref_positions: dict[int, int] | None = None
-        self._func_ref_template: bytes | None = None
+        self._vmctx_template: bytes | None = None
         self._trampolines: dict[int, int] | None = None
 
     @staticmethod
@@ -166,17 +171,37 @@ class CompiledModule:
             self._func_ref_positions = {x: k for k, x in enumerate(self.info.func_refs)}
         return index in self._func_ref_positions
 
-    def func_ref_template(self, code: ModuleWithCode) -> bytes:
-        """The VMFuncRefs of a vmctx, without the vmctx (and all 0 for imported functions)."""
+    def vmctx_template(self, code: ModuleWithCode) -> bytes:
+        """A vmctx with all that is the same in every instance of this code: the header without its store context, the
+        VMFuncRefs of defined functions without the vmctx, and the passive data segments."""
         shared = not code.store_code().is_private
-        if shared and self._func_ref_template is not None:
-            return self._func_ref_template
+        if shared and self._vmctx_template is not None:
+            return self._vmctx_template
+        offsets = self.offsets
+        out = bytearray(offsets.size)
+        _HEADER.pack_into(
+            out,
+            VMContextOffsets.MAGIC,
+            VMCONTEXT_MAGIC,
+            0,
+            self.engine.gates.builtins,
+            self.engine_code.signatures().type_ids_address,
+            0,
+            0,
+        )
+        self._fill_func_refs(out, code)
+        self._fill_data_segments(out)
+        template = bytes(out)
+        if shared:
+            self._vmctx_template = template
+        return template
+
+    def _fill_func_refs(self, out: bytearray, code: ModuleWithCode) -> None:
         info = self.info
         shared_type = self.engine_code.signatures().shared_type
-        text = code.store_code().text_range().start.raw()
-        out = bytearray(VMFuncRef.SIZE * len(info.func_refs))
+        text = code.store_code().code_memory().text_address
         array_calls: dict[int, int] = {}
-        at = 0
+        at = self.offsets.func_refs
         for x in info.func_refs:
             defined = x - self.num_imported_functions
             if defined >= 0:
@@ -188,10 +213,14 @@ class CompiledModule:
                     array_call = array_calls[t] = text + trampoline.start
                 FUNC_REF.pack_into(out, at, array_call, text + self.function_entry(defined), 0, shared_type(t))
             at += VMFuncRef.SIZE
-        template = bytes(out)
-        if shared:
-            self._func_ref_template = template
-        return template
+
+    def _fill_data_segments(self, out: bytearray) -> None:
+        """The passive ones; active ones count as dropped, length 0."""
+        data = self.engine_code.wasm_data()
+        start = address_of(data) if len(data) else 0
+        for x, segment in self.info.data.items():
+            if segment.memory_offset is None and segment.length:
+                _DATA_SEGMENT.pack_into(out, self.offsets.data_segment(x), start + segment.start, segment.length)
 
     def exports(self) -> dict[str, tuple[int, int]]:
         """Kind (ExternKind) and index of each export by name."""

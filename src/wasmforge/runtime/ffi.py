@@ -54,6 +54,7 @@ __all__ = [
     "create_string_buffer",
     "get_errno",
     "memmove",
+    "memset",
     "py_object",
     "pythonapi",
     "sizeof",
@@ -148,6 +149,10 @@ pythonapi: Final = _PythonDLL(None)
 memmove: Final[Any] = _Function(_ctypes._memmove_addr)  # type: ignore[attr-defined]
 memmove.argtypes = (c_void_p, c_void_p, c_size_t)
 memmove.restype = c_void_p
+
+memset: Final[Any] = _Function(_ctypes._memset_addr)  # type: ignore[attr-defined]
+memset.argtypes = (c_void_p, c_int, c_size_t)
+memset.restype = c_void_p
 
 
 def create_string_buffer(init: bytes | int, size: int | None = None) -> Any:

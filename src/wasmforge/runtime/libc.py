@@ -30,6 +30,7 @@ __all__ = [
     "PROT_WRITE",
     "address_of",
     "array_at",
+    "clear",
     "map_fixed",
     "protect",
 ]
@@ -55,6 +56,8 @@ _get_buffer: Final = ctypes.pythonapi.PyObject_GetBuffer
 _get_buffer.argtypes = (ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
 _release_buffer: Final = ctypes.pythonapi.PyBuffer_Release
 _release_buffer.argtypes = (ctypes.c_void_p,)
+
+_memset: Final[Any] = ctypes.memset
 
 _PyBuffer: Final = ctypes.c_size_t * 16
 """Room for a Py_buffer, whose first word is the address (stable C API since 3.11)."""
@@ -91,6 +94,11 @@ def map_fixed(address: int, length: int, protection: int, fd: int, offset: int, 
     if _mmap(address, length, protection, flags, fd, offset) != address:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+
+
+def clear(address: int, length: int) -> None:
+    """Writes zeros. The caller guarantees that the range is writable and its own."""
+    _memset(address, 0, length)
 
 
 _array_types: dict[int, Any] = {}

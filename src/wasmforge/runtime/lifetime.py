@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-__all__ = ["died", "undo_after", "undo_left_behind"]
+__all__ = ["collecting", "died", "undo_after", "undo_left_behind"]
 
 _FIRST_SWEEP: Final = 256
 
@@ -46,6 +46,11 @@ def undo_after(owner: object, undo: Callable[[], None]) -> int:
     key = next(_keys)
     _undo[key] = ref(owner), undo
     return key
+
+
+def collecting() -> bool:
+    """Whether the garbage collector works at the moment, so that finalisers run of what others may still use."""
+    return _collecting
 
 
 def died(key: int) -> None:

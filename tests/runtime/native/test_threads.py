@@ -12,6 +12,7 @@ from tests.runtime.native.guest import code
 from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL, StoreContext
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.runtime.native import StackPool
+from wasmforge.runtime.native.stacks import CLEANED_EVERY
 from wasmforge.syntax.errors import WasmtimeError
 
 I_I = ft("i", "i")
@@ -106,6 +107,8 @@ def test_stack_pool() -> None:
     for stack in stacks:
         pool.release(stack)
     assert mappings() < before, "only two are kept"
+    for _ in range(CLEANED_EVERY):
+        pool.release(pool.allocate(100_000))
     again = [pool.allocate(100_000) for _ in range(2)]
     assert {s.low for s in again} <= {s.low for s in stacks}
     deep = ctypes.string_at(again[0].low, again[0].size - 65536)

@@ -5,7 +5,6 @@ much as a hundred calls. The runtime takes one for each store and returns it whe
 from __future__ import annotations
 
 from wasmforge.compiler.environ import STACK_GUARD_SIZE
-from wasmforge.runtime.lock import LOCK
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.record import record
 
@@ -25,6 +24,9 @@ MINIMUM_STACK_SIZE: Final = 16 * 1024
 
 _PAGE: Final = 4096
 _KEPT_RESIDENT: Final = 64 * 1024  # top of a pooled stack that keeps its pages: nearly every run touches it
+
+CLEANED_EVERY: Final = 16
+"""Releases between two that give the pages below back: asking the system takes as long as two calls of a function."""
 
 _PROT_NONE: Final = 0
 _PROT_READ_WRITE: Final = 3
@@ -46,17 +48,16 @@ class Stack:
 
 
 class StackPool:
-    """Stacks that are free, by size. Thread-safe.
+    """Stacks that are free, by size. Thread-safe, without a lock: only single operations on lists are shared.
 
-    `keep`: how many free stacks of all sizes are kept mapped. 64 of the default size reserve 36 MiB of address
-    space and at most 4 MiB of memory.
+    `keep`: how many free stacks of a size are kept mapped. 64 of the default size reserve 36 MiB of address space; all
+    but 4 MiB of their memory goes back to the system after at most CLEANED_EVERY uses.
     """
 
     def __init__(self, keep: int = 64) -> None:
         self._keep = keep
         self._free: dict[int, list[Stack]] = {}
-        self._count = 0
-        self._lock = LOCK
+        self._releases = 0
         libc = ctypes.CDLL(None, use_errno=True)
         self._mmap = libc.mmap
         self._mmap.restype = ctypes.c_void_p
@@ -82,11 +83,12 @@ class StackPool:
         """
         size = max(size, MINIMUM_STACK_SIZE)
         size = (size + _PAGE - 1) & ~(_PAGE - 1)
-        with self._lock:
-            free = self._free.get(size)
-            if free:
-                self._count -= 1
+        free = self._free.get(size)
+        if free:
+            try:
                 return free.pop()
+            except IndexError:
+                pass  # another thread was faster
         base = self._mmap(None, STACK_GUARD_SIZE + size, _PROT_NONE, _MAP_FLAGS, -1, 0)
         if base is None or base == 2**64 - 1:
             raise WasmtimeError(f"cannot reserve a wasm stack of {size} bytes: error {ctypes.get_errno()}")
@@ -99,22 +101,33 @@ class StackPool:
 
     def release(self, stack: Stack) -> None:
         """Takes back a stack on which nothing runs any more."""
-        deep = stack.size - _KEPT_RESIDENT
-        with self._lock:
-            keep = self._count < self._keep
-            if keep:
-                if deep > 0:
-                    self._madvise(stack.low, deep, _MADV_DONTNEED)
-                self._free.setdefault(stack.size, []).append(stack)
-                self._count += 1
-        if not keep:
-            self._munmap(stack.low - STACK_GUARD_SIZE, STACK_GUARD_SIZE + stack.size)
+        size = stack.high - stack.low
+        free = self._free.get(size)
+        if free is None:
+            free = self._free.setdefault(size, [])
+        if len(free) >= self._keep:
+            self._munmap(stack.low - STACK_GUARD_SIZE, STACK_GUARD_SIZE + size)
+            return
+        free.append(stack)
+        self._releases += 1
+        if not self._releases % CLEANED_EVERY:
+            self._give_deep_pages_back(free)
+
+    def _give_deep_pages_back(self, free: list[Stack]) -> None:
+        # Threat: a stack that another thread takes while its pages go. What is popped here is nobody else's.
+        stacks: list[Stack] = []
+        try:
+            while True:
+                stack = free.pop()
+                stacks.append(stack)
+                if stack.size > _KEPT_RESIDENT:
+                    self._madvise(stack.low, stack.size - _KEPT_RESIDENT, _MADV_DONTNEED)
+        except IndexError:
+            free.extend(reversed(stacks))
 
     def close(self) -> None:
         """Unmaps all free stacks."""
-        with self._lock:
-            stacks = [s for free in self._free.values() for s in free]
-            self._free.clear()
-            self._count = 0
-        for stack in stacks:
-            self._munmap(stack.low - STACK_GUARD_SIZE, STACK_GUARD_SIZE + stack.size)
+        while self._free:
+            size, stacks = self._free.popitem()
+            for stack in stacks:
+                self._munmap(stack.low - STACK_GUARD_SIZE, STACK_GUARD_SIZE + size)

@@ -39,6 +39,7 @@ class MemoryImage:
 
     def map_into(self, memory: LinearMemory) -> None:
         """Replaces the memory's pages by private copies of the image, made by the system at the first write."""
+        memory.reservation.contents_mapped = True
         map_fixed(memory.base + self.memory_offset, self.length, PROT_READ | PROT_WRITE, self.source.fd, self.offset)
 
 

@@ -4,7 +4,7 @@ connects them once a process; `EngineState.gates` does that before anything runs
 
 from __future__ import annotations
 
-from wasmforge.runtime.module_registry import fault_kinds, lookup_code
+from wasmforge.runtime.code_registry import fault_kinds, lookup_code
 from wasmforge.runtime.native import gates
 from wasmforge.runtime.store import _stores, store_of_id
 from wasmforge.runtime.vm.libcalls import BUILTIN_FUNCTIONS

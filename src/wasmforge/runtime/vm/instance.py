@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from _struct import Struct, pack
 
-from wasmforge.compiler.environ import VMCONTEXT_MAGIC, VMContextOffsets, VMFuncRef
-from wasmforge.runtime.libc import address_of
+from wasmforge.compiler.environ import VMContextOffsets, VMFuncRef
 from wasmforge.runtime.vm.func import read_func_ref
 from wasmforge.runtime.vm.traps import memory_out_of_bounds
 from wasmforge.syntax.externs import SegmentMode
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_WORDS", "InstanceRecord", "VMInstance", "instantiate"]
 
-_HEADER: Final = Struct("<I4xQQQQQ")
 _FUNCTION_IMPORT: Final = Struct("<QQQ")
-_MEMORY: Final = Struct("<QQ")
-_DATA_SEGMENT: Final = Struct("<QI4x")
 NO_WORDS: Final = memoryview(b"").cast("Q")
 
 
@@ -191,13 +187,16 @@ def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern
     _fill_vmctx(store, code, record)
     if store.engine.tunables.epoch_interruption:
         store.budget.update()
-    _initialize_globals(store, record)
+    if info.globals:
+        _initialize_globals(store, record)
     for x, init in info.table_inits.items():
         table = record.tables[module.num_imported_tables + x]
         table.fill_raw(0, _evaluate(record, init), table.size)
-    _evaluate_segments(record)
-    _initialize_tables(record)
-    _initialize_memories(record)
+    if info.elements:
+        _evaluate_segments(record)
+        _initialize_tables(record)
+    if info.data or module.memory_images is not None:
+        _initialize_memories(record)
     return VMInstance(store, record)
 
 
@@ -218,65 +217,45 @@ def _fill_vmctx(store: VMStore, code: ModuleWithCode, record: InstanceRecord) ->
     """Everything but the values of globals."""
     module = record.module
     offsets = module.offsets
-    out = bytearray(offsets.size)
-    signatures = module.engine_code.signatures()
-    _HEADER.pack_into(
-        out,
-        VMContextOffsets.MAGIC,
-        VMCONTEXT_MAGIC,
-        store.context.address,
-        store.engine.gates.builtins,
-        signatures.type_ids_address,
-        0,
-        0,
-    )
-    for x, memory in enumerate(record.memories):
-        _MEMORY.pack_into(out, offsets.memory(x), memory.base, memory.definition)
+    out = store.arena.view(record.vmctx, offsets.size)
+    out[:] = module.vmctx_template(code)
+    words = out.cast("Q")
+    words[VMContextOffsets.STORE_CONTEXT // 8] = store.context.address
+    at = offsets.memory(0) // 8
+    for memory in record.memories:
+        words[at] = memory.base
+        words[at + 1] = memory.definition
+        at += 2
     for x, table in enumerate(record.tables):
-        out[offsets.table(x) : offsets.table(x) + 8] = table.definition.to_bytes(8, "little")
-    imported_refs: dict[int, bytes] = {}
+        words[offsets.table(x) // 8] = table.definition
+    count = len(module.info.func_refs)
+    if count:
+        # The vmctx is the third word of each VMFuncRef.
+        start = offsets.func_refs // 8 + VMFuncRef.VMCTX // 8
+        if count == 1:
+            words[start] = record.vmctx
+        else:
+            vmctxs = memoryview(record.vmctx.to_bytes(8, "little") * count).cast("Q")
+            words[start : start + 4 * count : 4] = vmctxs
+    if module.info.imports:
+        _fill_imports(store, out, record)
+
+
+def _fill_imports(store: VMStore, out: memoryview, record: InstanceRecord) -> None:
+    module = record.module
+    offsets = module.offsets
     for x, address in enumerate(record.functions):
         array_call, wasm_call, vmctx, _ = read_func_ref(store, address)
         _FUNCTION_IMPORT.pack_into(out, offsets.imported_function(x), wasm_call, array_call, vmctx)
-        imported_refs[x] = bytes(store.arena.view(address, VMFuncRef.SIZE))
+        if module.escapes(x):
+            at = offsets.func_ref(module.func_ref_position(x))
+            out[at : at + VMFuncRef.SIZE] = store.arena.view(address, VMFuncRef.SIZE)
     for x in range(module.num_imported_globals):
         at = offsets.imported_global(x)
         out[at : at + 8] = record.globals[x].address.to_bytes(8, "little")
-    _fill_func_refs(out, code, record, imported_refs)
-    _fill_data_segments(out, module)
-    store.arena.write(record.vmctx, out)
-
-
-def _fill_func_refs(
-    out: bytearray, code: ModuleWithCode, record: InstanceRecord, imported_refs: dict[int, bytes]
-) -> None:
-    module = record.module
-    if not module.info.func_refs:
-        return
-    start = module.offsets.func_refs
-    template = module.func_ref_template(code)
-    view = memoryview(out)[start : start + len(template)]
-    view[:] = template
-    # The template has everything but the vmctx, the third word of each VMFuncRef.
-    view.cast("Q")[2::4] = memoryview(record.vmctx.to_bytes(8, "little") * len(module.info.func_refs)).cast("Q")
-    for x, func_ref in imported_refs.items():
-        if module.escapes(x):
-            at = module.offsets.func_ref(module.func_ref_position(x))
-            out[at : at + VMFuncRef.SIZE] = func_ref
-
-
-def _fill_data_segments(out: bytearray, module: CompiledModule) -> None:
-    """The passive ones; active ones count as dropped, length 0."""
-    data = module.engine_code.wasm_data()
-    start = address_of(data) if len(data) else 0
-    for x, segment in module.info.data.items():
-        if segment.memory_offset is None and segment.length:
-            _DATA_SEGMENT.pack_into(out, module.offsets.data_segment(x), start + segment.start, segment.length)
 
 
 def _initialize_globals(store: VMStore, record: InstanceRecord) -> None:
-    if not record.module.info.globals:
-        return
     from wasmforge.runtime.vm.globals import VMGlobal
 
     offsets = record.module.offsets

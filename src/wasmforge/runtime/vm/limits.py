@@ -71,6 +71,9 @@ class StoreLimits:
             raise WasmtimeError(f"table minimum size of {elements} elements exceeds table limits")
 
     def check_counts(self, instances: int, memories: int, tables: int) -> None:
+        """Raises WasmtimeError when a store may not have so many."""
+        if self.instances is self.memories is self.tables is None:
+            return
         for name, wanted, limit in (
             ("instance", instances, self.instances),
             ("memory", memories, self.memories),

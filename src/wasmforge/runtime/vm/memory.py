@@ -5,15 +5,18 @@ memoryviews.
 The reservation of a 32-bit memory covers all that an index plus a static offset below the guard can reach, so compiled
 code needs no bounds check; that of a 64-bit memory covers what it may grow to, with the guard behind (`memory_plan`
 says what compiled code makes of it). The base never moves: growing makes more pages accessible, and views stay valid.
-The reservation is unmapped when neither the memory nor any view of it is left, even if the store is gone before.
+The reservation is unmapped, or given to another memory, when neither the memory nor any view of it is left, even if the
+store is gone before.
 """
 
 from __future__ import annotations
 
+from mmap import MADV_DONTNEED
+
 from wasmforge.compiler.environ import VMMemoryDefinition
 from wasmforge.compiler.memory_plan import INDEX_SPACE
-from wasmforge.runtime.libc import PROT_READ, PROT_WRITE, array_at
-from wasmforge.runtime.mapping import Mmap
+from wasmforge.runtime.libc import PROT_NONE, PROT_READ, PROT_WRITE, array_at
+from wasmforge.runtime.mapping import Recycled
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import Limits, MemoryType
 
@@ -26,11 +29,13 @@ if TYPE_CHECKING:
     from wasmforge.runtime.vm.limits import StoreLimits
     from wasmforge.runtime.vm.records import Arena, Buffer
 
-__all__ = ["LinearMemory"]
+__all__ = ["LinearMemory", "Reservation"]
 
 _HOST_PAGE: Final = 4096
 _ADDRESS_SPACE: Final = 1 << 47
 """Bytes that a process can address on x86-64."""
+_MOST_KEPT: Final = 256 << 20
+"""Accessible bytes of a memory whose reservation is used again: page tables stay, two thousandths of it."""
 _LEAST_GROWTH: Final = 1 << 30
 """Bytes that a 64-bit memory shall be able to grow by even where address space is scarce."""
 
@@ -70,8 +75,8 @@ class LinearMemory:
         minimum = memory_type.limits.minimum
         self.page_size_log2 = memory_type.page_size_log2
         limits.check_memory(minimum, memory_type.limits.maximum, self.page_size_log2)
-        before, accessible, self.reservation = _reserve(memory_type, tunables)
-        self.base = self.reservation.address + before
+        accessible, self.reservation = _reserve(memory_type, tunables)
+        self.base = self.reservation.address + self.reservation.before
         self.pages = 0
         self._limits = limits
         self.declared_type = memory_type
@@ -89,14 +94,10 @@ class LinearMemory:
 
     def _commit(self, pages: int) -> bool:
         """Makes the first `pages` pages accessible and tells compiled code. False when the system refuses."""
-        committed = _host_pages(self.byte_length)
-        size = _host_pages(pages << self.page_size_log2)
-        if size > committed:
-            start = self.base - self.reservation.address + committed
-            try:
-                self.reservation.protect(start, size - committed, PROT_READ | PROT_WRITE)
-            except OSError:
-                return False
+        try:
+            self.reservation.make_accessible(_host_pages(pages << self.page_size_log2))
+        except OSError:
+            return False
         # No call from here on: the handler of a signal (Ctrl-C), which may raise after any call, would leave compiled
         # code and this object with different lengths.
         self.pages = pages
@@ -151,7 +152,7 @@ class LinearMemory:
         pages alive; views that outlive the store are safe (tests/runtime/test_lifetime.py)."""
         if self._view is None:
             self._view = array_at(self.reservation.address, self.reservation.length, self.reservation)
-        start = self.base - self.reservation.address
+        start = self.reservation.before
         return self._view[start : start + self.byte_length]
 
     def read(self, start: int, stop: int) -> bytes:
@@ -174,11 +175,43 @@ def _host_pages(size: int) -> int:
     return size + _HOST_PAGE - 1 & -_HOST_PAGE
 
 
-def _reserve(memory_type: MemoryType, tunables: Tunables) -> tuple[int, int, Mmap]:
-    """The bytes before a memory's base, those that it may grow to, and the reservation with both guards.
+class Reservation(Recycled):
+    """The address space of a memory: `before` bytes of guard, then the memory and what it may grow to, of which the
+    first `used` bytes are accessible, then the other guard.
 
-    Raises WasmtimeError when there is no room for it.
+    With `contents_mapped` pages of a file lie over it.
     """
+
+    __slots__ = ("before", "contents_mapped")
+    PROTECTION = PROT_NONE
+
+    def __init__(self, before: int, length: int) -> None:
+        self.before = before
+        self.contents_mapped = False
+        super().__init__((before, length), length)
+
+    def make_accessible(self, size: int) -> None:
+        """Makes the first `size` bytes, whole pages, accessible and no others. Raises OSError."""
+        if size > self.used:
+            self.protect(self.before + self.used, size - self.used, PROT_READ | PROT_WRITE)
+        elif size < self.used:
+            # Only of a recycled one, of a longer memory: beyond the end compiled code must find the guard.
+            self.protect(self.before + size, self.used - size, PROT_NONE)
+        self.used = size
+
+    def _clean(self) -> bool:
+        if self.contents_mapped or self.used > _MOST_KEPT:
+            return False
+        try:
+            if self.used:
+                self.owner.madvise(MADV_DONTNEED, self.before, self.used)
+        except OSError:
+            return False  # pages that the embedder has locked (mlockall) stay as they are
+        return True
+
+
+def _reserve(memory_type: MemoryType, tunables: Tunables) -> tuple[int, Reservation]:
+    """The bytes that a memory may grow to, and its reservation. Raises WasmtimeError when there is no room for it."""
     before = tunables.memory_guard_size if tunables.guard_before_linear_memory else 0
     around = before + tunables.memory_guard_size
     minimum = memory_type.minimum_bytes
@@ -189,7 +222,7 @@ def _reserve(memory_type: MemoryType, tunables: Tunables) -> tuple[int, int, Mma
         if tunables.signals_based_traps or accessible > INDEX_SPACE:
             accessible = INDEX_SPACE
         accessible = _host_pages(accessible)
-        return before, accessible, Mmap.reserve(around + accessible)
+        return accessible, Reservation(before, around + accessible)
     if minimum > _ADDRESS_SPACE:
         raise WasmtimeError(f"memory minimum size of {minimum} bytes exceeds the address space of the process")
     growth = tunables.memory_reservation_for_growth
@@ -200,7 +233,7 @@ def _reserve(memory_type: MemoryType, tunables: Tunables) -> tuple[int, int, Mma
             size = min(size, maximum << memory_type.page_size_log2)
         size = _host_pages(size)
         try:
-            return before, size, Mmap.reserve(around + size)
+            return size, Reservation(before, around + size)
         except WasmtimeError:
             # Less room to grow is better than no memory; memory.grow then fails earlier.
             if size <= minimum + _LEAST_GROWTH:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from _struct import Struct
 
-from wasmforge.runtime.mapping import Mmap
+from wasmforge.runtime.libc import PROT_READ, PROT_WRITE, array_at, clear
+from wasmforge.runtime.mapping import Mmap, Recycled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,15 +32,45 @@ U64: Final = Struct("<Q")
 _ALIGNMENT: Final = 16
 
 
+class _FirstChunk(Recycled):
+    """The mapping of an arena's first chunk, which is all that most stores need."""
+
+    __slots__ = ()
+    PROTECTION = PROT_READ | PROT_WRITE
+
+    def __init__(self) -> None:
+        super().__init__(_FirstChunk, FIRST_CHUNK)
+
+    def _clean(self) -> bool:
+        clear(self.address, self.used)
+        self.used = 0
+        return True
+
+
 class _Chunk:
-    __slots__ = ("base", "bytes", "end", "mapping", "used")
+    """A mapping that records are cut from. `used` bytes are; views of them keep the mapping alive."""
+
+    __slots__ = ("base", "bytes", "end", "first", "used")
 
     def __init__(self, size: int) -> None:
-        self.mapping = Mmap.zeroed(size)
-        self.bytes = memoryview(self.mapping.owner)
-        self.base = self.mapping.address
+        mapping: Mmap
+        self.first: _FirstChunk | None = None
+        if size == FIRST_CHUNK:
+            mapping = self.first = _FirstChunk()
+        else:
+            mapping = Mmap.zeroed(size)
+        self.bytes = array_at(mapping.address, size, mapping)
+        self.base = mapping.address
         self.end = self.base + size
         self.used = 0
+
+    def take(self, size: int) -> int:
+        """The address of the next `size` bytes, which there are."""
+        address = self.base + self.used
+        self.used += size
+        if self.first is not None:
+            self.first.used = self.used  # that has to be cleaned
+        return address
 
 
 class Arena:
@@ -59,9 +90,7 @@ class Arena:
             chunk = _Chunk(max(size + 0xFFFF & -0x10000, FIRST_CHUNK << min(len(self._chunks), 6)))
             self._chunks.append(chunk)
             self._last = chunk
-        address = chunk.base + chunk.used
-        chunk.used += size
-        return address
+        return chunk.take(size)
 
     def allocate_bytes(self, data: bytes) -> int:
         """The address of a copy of `data`."""
