@@ -40,8 +40,7 @@ class Instance:
         vm = context(store)
         if not isinstance(module, Module):
             raise WrongTypeError(f"expected a Module, got {type(module).__name__}")
-        entities = [entity_of(item) for item in imports]
-        instance = vm.instantiate(module._open(), entities)
+        instance = vm.instantiate(module._open(), [entity_of(item) for item in imports] if imports else ())
         instance.run_start()
         self._instance = instance
         self._exports: InstanceExports | None = None

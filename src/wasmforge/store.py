@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime.vm.backtrace import Backtrace
+    from wasmforge.runtime.vm.func import VMFunction
     from wasmforge.runtime.vm.limits import ResourceLimiter
     from wasmforge.wasi import WasiConfig
 
@@ -36,15 +37,15 @@ class StoreData:
     """What the embedder keeps with a store. It hangs on the `VMStore` and not on the `Store`, so that a host
     function that is given a `Caller` finds it, without a reference cycle between the two stores."""
 
-    __slots__ = ("_wasi", "data", "engine", "linked_functions", "turns", "wasi_changed", "wasi_locator")
+    # Of the class, since most stores have no guest of WASI.
+    _wasi: Any = None
+    wasi_changed: Callable[[], None] | None = None  # makes compiled stubs forget the context before
+    wasi_locator: Any = None
+    turns: Any = None  # those of a program with threads (`wasi/turns.py`)
 
     def __init__(self, engine: Engine, data: object) -> None:
         self.engine = engine
         self.data = data
-        self._wasi: Any = None
-        self.wasi_changed: Callable[[], None] | None = None  # makes compiled stubs forget the context before
-        self.wasi_locator: Any = None
-        self.turns: Any = None  # those of a program with threads (`wasi/turns.py`)
         self.linked_functions: dict[object, int] = {}
         """Addresses of the host functions that linkers define for all stores, by their definition. (The functions
         themselves would refer back to the store.)"""
@@ -84,7 +85,7 @@ class Store(Managed):
         self.engine = engine
         vm = VMStore(engine._state)
         vm.embedder_data = StoreData(engine, data)
-        _set_function_class(vm)
+        vm.wrap_function, vm.unwrap_function = _function_hooks or _find_function_hooks()
         self._vm = vm
 
     @classmethod
@@ -271,11 +272,16 @@ def _limit(value: object, name: str) -> int | None:
     return None if value < 0 else value
 
 
-def _set_function_class(vm: VMStore) -> None:
-    """Function references appear as `Func` to Python. Imported here since `func` needs this module."""
+_function_hooks: tuple[Callable[[VMFunction], object], Callable[[object], VMFunction | None]] | None = None
+
+
+def _find_function_hooks() -> tuple[Callable[[VMFunction], object], Callable[[object], VMFunction | None]]:
+    """How function references appear as `Func` to Python. Imported here since `func` needs this module."""
+    global _function_hooks
     from wasmforge.func_ import function_of, wrap_function
 
-    vm.wrap_function, vm.unwrap_function = wrap_function, function_of
+    _function_hooks = wrap_function, function_of
+    return _function_hooks
 
 
 def _make_trap(message: str, kind: TrapKind | None, backtrace: Backtrace) -> BaseException:

@@ -116,7 +116,7 @@ def test_records_begin_with_zeros() -> None:
 
 def test_locked_pages_are_not_given_away() -> None:
     """The system keeps their contents whatever one asks."""
-    first = memory(1)
+    first = memory(2)
     first.write(b"secret", 0)
     base = first.base
     if ctypes.CDLL(None, use_errno=True).mlock(ctypes.c_void_p(base), ctypes.c_size_t(4096)) != 0:

@@ -31,7 +31,17 @@ if TYPE_CHECKING:
     from wasmforge.runtime.type_registry import TypeCollection
     from wasmforge.syntax.types import FuncType
 
-__all__ = ["EngineCode", "EngineCodePC", "ModuleWithCode", "PCRange", "StoreCode", "StoreCodePC", "Types"]
+__all__ = [
+    "EngineCode",
+    "EngineCodePC",
+    "ModuleWithCode",
+    "PCRange",
+    "PrivateStoreCode",
+    "StoreCode",
+    "StoreCodePC",
+    "Types",
+    "make_store_code",
+]
 
 _MASK: Final = (1 << 64) - 1
 
@@ -243,26 +253,48 @@ class EngineCode:
 
 
 class StoreCode:
-    """The code of one artifact as one store runs it; owned by that store's ModuleRegistry.
+    """The code of one artifact as one store runs it; owned by that store's ModuleRegistry. This one is the original."""
 
-    Shares the original, or, with `tunables.debug_guest`, holds a private copy that a debugger may patch.
-    """
+    __slots__ = ("__weakref__", "_storage", "engine_code")
 
-    __slots__ = ("__weakref__", "_key", "_private", "_storage", "engine_code")
-
-    def __init__(self, engine_code: EngineCode, tunables: Tunables) -> None:
-        self._key: int | None = None
+    def __init__(self, engine_code: EngineCode, storage: Code) -> None:
         engine_code.check_alive()
         self.engine_code = engine_code
-        original = engine_code.module_memory_image_source()
-        self._storage: Code = original
-        self._private: CodeMemory | None = None
-        if tunables.debug_guest:
-            copy = self._storage = self._private = original.deep_clone()
-            copy.publish()
-            # The private range leads to the original's tables: they are found by offset, and never patched.
-            self._key = undo_after(self, lambda: unregister_code(copy.text_address, original))
-            register_code(copy.text_address, copy.text_length, original)
+        self._storage = storage
+
+    @property
+    def is_private(self) -> bool:
+        return False
+
+    def code_memory(self) -> Code:
+        """The memory that is executed."""
+        return self._storage
+
+    def code_memory_mut(self) -> CodeMemory | None:
+        """The memory for patching; None when it is shared with other stores."""
+        return None
+
+    def text_range(self) -> PCRange[StoreCodePC]:
+        start = StoreCodePC(self._storage.text_address)
+        return PCRange(start, start + self._storage.text_length)
+
+    def text(self) -> memoryview:
+        return self._storage.text()
+
+
+class PrivateStoreCode(StoreCode):
+    """A copy of the original for one store, which a debugger may patch."""
+
+    __slots__ = ("_copy", "_key")
+
+    def __init__(self, engine_code: EngineCode, original: Code) -> None:
+        self._key: int | None = None
+        copy = self._copy = original.deep_clone()
+        super().__init__(engine_code, copy)
+        copy.publish()
+        # The private range leads to the original's tables: they are found by offset, and never patched.
+        self._key = undo_after(self, lambda: unregister_code(copy.text_address, original))
+        register_code(copy.text_address, copy.text_length, original)
 
     def __del__(self) -> None:
         key, self._key = self._key, None
@@ -271,22 +303,16 @@ class StoreCode:
 
     @property
     def is_private(self) -> bool:
-        return self._private is not None
-
-    def code_memory(self) -> Code:
-        """The memory that is executed."""
-        return self._storage
+        return True
 
     def code_memory_mut(self) -> CodeMemory | None:
-        """The memory for patching; None when it is shared with other stores."""
-        return self._private
+        return self._copy
 
-    def text_range(self) -> PCRange[StoreCodePC]:
-        start = StoreCodePC(self._storage.text_address)
-        return PCRange(start, start + self._storage.text_length)
 
-    def text(self) -> memoryview:
-        return self._storage.text()
+def make_store_code(engine_code: EngineCode, tunables: Tunables) -> StoreCode:
+    """The code of an artifact for a store: the original, or with `tunables.debug_guest` a private copy."""
+    original = engine_code.module_memory_image_source()
+    return (PrivateStoreCode if tunables.debug_guest else StoreCode)(engine_code, original)
 
 
 class ModuleWithCode:
@@ -303,10 +329,6 @@ class ModuleWithCode:
         """The pair for a module registered in a store, else None."""
         store_code = registry.store_code(module.engine_code)
         return None if store_code is None else cls(module, store_code)
-
-    @classmethod
-    def from_raw(cls, module: CompiledModule, store_code: StoreCode) -> ModuleWithCode:
-        return cls(module, store_code)
 
     def module(self) -> CompiledModule:
         return self._module

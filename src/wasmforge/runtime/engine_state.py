@@ -30,6 +30,7 @@ class EngineState:
         "__weakref__",
         "_budgets",
         "_gates",
+        "_stacks",
         "custom_code_memory",
         "epoch",
         "max_wasm_stack",
@@ -52,6 +53,7 @@ class EngineState:
         self.custom_code_memory = custom_code_memory
         self.shared_memory = shared_memory
         self._gates: Gates | None = None
+        self._stacks: StackPool | None = None
         self.epoch = 0
         self._budgets: WeakSet[Budget] | None = None
 
@@ -87,9 +89,15 @@ class EngineState:
     def stacks(self) -> StackPool:
         """Where stores get their wasm stacks from: one pool a process, since a pool keeps free stacks mapped for
         ever."""
-        global _stacks
-        if _stacks is None:
-            from wasmforge.runtime.native import StackPool
+        if self._stacks is None:
+            self._stacks = _stack_pool()
+        return self._stacks
 
-            _stacks = StackPool()
-        return _stacks
+
+def _stack_pool() -> StackPool:
+    global _stacks
+    if _stacks is None:
+        from wasmforge.runtime.native import StackPool
+
+        _stacks = StackPool()
+    return _stacks

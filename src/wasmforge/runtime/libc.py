@@ -31,6 +31,7 @@ __all__ = [
     "address_of",
     "array_at",
     "clear",
+    "copy",
     "map_fixed",
     "protect",
 ]
@@ -57,6 +58,7 @@ _get_buffer.argtypes = (ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
 _release_buffer: Final = ctypes.pythonapi.PyBuffer_Release
 _release_buffer.argtypes = (ctypes.c_void_p,)
 
+_memmove: Final[Any] = ctypes.memmove
 _memset: Final[Any] = ctypes.memset
 
 _PyBuffer: Final = ctypes.c_size_t * 16
@@ -94,6 +96,11 @@ def map_fixed(address: int, length: int, protection: int, fd: int, offset: int, 
     if _mmap(address, length, protection, flags, fd, offset) != address:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+
+
+def copy(target: int, source: int, length: int) -> None:
+    """memmove(3). The caller guarantees that both ranges are mapped, and that it may write the target."""
+    _memmove(target, source, length)
 
 
 def clear(address: int, length: int) -> None:

@@ -6,31 +6,20 @@ from __future__ import annotations
 
 from _bisect import bisect_right
 
-from wasmforge.runtime.code import ModuleWithCode, StoreCode
+from wasmforge.runtime.code import ModuleWithCode, make_store_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wasmforge.compiler.environ import Tunables
-    from wasmforge.runtime.code import EngineCode, StoreCodePC
+    from wasmforge.runtime.code import EngineCode, StoreCode, StoreCodePC
     from wasmforge.runtime.compiled_module import CompiledModule, FrameInfo
 
 __all__ = ["ModuleRegistry"]
 
 MAX_FRAMES = 1024
 """Frames that a store remembers for backtraces."""
-
-
-class _LoadedCode:
-    __slots__ = ("end", "module", "start", "store_code")
-
-    def __init__(self, store_code: StoreCode, module: CompiledModule) -> None:
-        code = store_code.code_memory()
-        self.store_code = store_code
-        self.module = module  # an artifact holds one module until there are components
-        self.start = code.text_address
-        self.end = code.text_address + code.text_length
 
 
 class ModuleRegistry:
@@ -41,8 +30,9 @@ class ModuleRegistry:
     def __init__(self, tunables: Tunables) -> None:
         self._tunables = tunables
         self._starts: list[int] = []
-        self._loaded: dict[int, _LoadedCode] = {}  # by start; modules without text are in `modules` only
-        self._by_engine_code: dict[EngineCode, StoreCode] = {}
+        # By start. An artifact holds one module until there are components; one without text is in `modules` only.
+        self._loaded: dict[int, ModuleWithCode] = {}
+        self._by_engine_code: dict[EngineCode, ModuleWithCode] = {}
         self.modules: dict[int, CompiledModule] = {}  # by unique id
         # What was found for program counters, whose code stays as long as this object: programs that use exceptions
         # raise them at few places, and each look-up takes microseconds.
@@ -50,35 +40,38 @@ class ModuleRegistry:
 
     def register_module(self, module: CompiledModule) -> ModuleWithCode:
         """Makes the store code of a module at its first registration. Calling it again gives the same code."""
-        store_code = self._by_engine_code.get(module.engine_code)
-        if store_code is None:
-            store_code = StoreCode(module.engine_code, self._tunables)
-            loaded = _LoadedCode(store_code, module)
-            if loaded.start != loaded.end:
-                self._insert(loaded, module.engine_code)
-            else:
-                self._by_engine_code[module.engine_code] = store_code
+        found = self._by_engine_code.get(module.engine_code)
+        if found is None:
+            found = ModuleWithCode(module, make_store_code(module.engine_code, self._tunables))
+            self._insert(found)
         self.modules[module.unique_id] = module
-        return ModuleWithCode.from_raw(module, store_code)
+        return found
 
-    def _insert(self, loaded: _LoadedCode, engine_code: EngineCode) -> None:
-        at = bisect_right(self._starts, loaded.start)
-        before = self._loaded[self._starts[at - 1]] if at else None
-        if (before is not None and before.end > loaded.start) or (
-            at < len(self._starts) and self._starts[at] < loaded.end
+    def _insert(self, loaded: ModuleWithCode) -> None:
+        code = loaded.store_code().code_memory()
+        start = code.text_address
+        at = bisect_right(self._starts, start)
+        if (at and self._end(self._starts[at - 1]) > start) or (
+            at < len(self._starts) and self._starts[at] < start + code.text_length
         ):
-            raise AssertionError(f"store code at {loaded.start:#x} overlaps that of another module")
+            raise AssertionError(f"store code at {start:#x} overlaps that of another module")
+        engine_code = loaded.module().engine_code
         # No call from here on, so that a Ctrl-C leaves either nothing of the module here or all of it.
-        self._loaded[loaded.start] = loaded
-        self._starts[at:at] = (loaded.start,)
-        self._by_engine_code[engine_code] = loaded.store_code
+        if code.text_length:
+            self._loaded[start] = loaded
+            self._starts[at:at] = (start,)
+        self._by_engine_code[engine_code] = loaded
+
+    def _end(self, start: int) -> int:
+        return start + self._loaded[start].store_code().code_memory().text_length
 
     def store_code(self, engine_code: EngineCode) -> StoreCode | None:
-        return self._by_engine_code.get(engine_code)
+        found = self._by_engine_code.get(engine_code)
+        return None if found is None else found.store_code()
 
     def loaded_modules(self) -> Iterator[ModuleWithCode]:
         for module in self.modules.values():
-            yield ModuleWithCode.from_raw(module, self._by_engine_code[module.engine_code])
+            yield self._by_engine_code[module.engine_code]
 
     def module_and_code_by_pc(self, pc: StoreCodePC) -> tuple[ModuleWithCode, int] | None:
         """The module that runs at an address of this store, and the offset into its text. None outside."""
@@ -86,8 +79,8 @@ class ModuleRegistry:
         if not at:
             return None
         loaded = self._loaded[self._starts[at - 1]]
-        offset = loaded.store_code.text_range().offset_of(pc.raw())
-        return None if offset is None else (ModuleWithCode.from_raw(loaded.module, loaded.store_code), offset)
+        offset = loaded.text_offset(pc)
+        return None if offset is None else (loaded, offset)
 
     def lookup_frame_info(self, pc: StoreCodePC) -> FrameInfo | None:
         """What a backtrace says about a frame; None for a trampoline or code that is not this store's."""

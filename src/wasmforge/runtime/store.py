@@ -17,6 +17,7 @@ from wasmforge.runtime.type_registry import TypeCollection
 from wasmforge.runtime.vm.func import VMFunction, VMHostFunction, make_descriptor
 from wasmforge.runtime.vm.instance import InstanceRecord, VMInstance, instantiate
 from wasmforge.runtime.vm.limits import StoreLimits
+from wasmforge.runtime.vm.memory import LinearMemory
 from wasmforge.runtime.vm.records import Arena
 from wasmforge.runtime.vm.store_context import StoreContext
 from wasmforge.syntax.errors import WasmtimeError
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from wasmforge.runtime.vm.budget import Budget
     from wasmforge.runtime.vm.externref import ExternRefTable
     from wasmforge.runtime.vm.globals import VMGlobal
-    from wasmforge.runtime.vm.memory import LinearMemory
     from wasmforge.runtime.vm.shared_memory import SharedLinearMemory, SharedMemoryView
     from wasmforge.runtime.vm.table import VMTable
     from wasmforge.syntax.types import FuncType, GlobalType, MemoryType, TableType, ValType
@@ -204,8 +204,6 @@ class VMStore:
             from wasmforge.runtime.vm.shared_memory import SharedLinearMemory
 
             return self.add_shared_memory(SharedLinearMemory(self.engine, memory_type))
-        from wasmforge.runtime.vm.memory import LinearMemory
-
         memory = LinearMemory(self, memory_type)
         reservation = memory.reservation
         # In this order: what a Ctrl-C in between leaves behind is released with the store. A range that stayed
@@ -370,6 +368,8 @@ class VMStore:
         A null WASM_CALL is never called: a module that can call a signature has its trampoline, and is registered
         before any of its code runs.
         """
+        if not self._unpatched:
+            return
         for index in list(self._unpatched):
             trampoline = self.registry.wasm_to_array_trampoline(index)
             if trampoline is not None:

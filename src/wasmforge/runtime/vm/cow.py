@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from wasmforge.compiler.image import MEMORY_SECTION, PAGE
 from wasmforge.runtime.code_memory import FileSource
-from wasmforge.runtime.libc import PROT_READ, PROT_WRITE, map_fixed
+from wasmforge.runtime.libc import PROT_READ, PROT_WRITE, address_of, copy, map_fixed
 from wasmforge.runtime.lock import LOCK
 
 TYPE_CHECKING = False
@@ -47,11 +47,12 @@ class ModuleMemoryImages:
     """The memory images of a module. Made on first use: from the mapped image's own file, or, for an image from bytes,
     from a memfd that all instances of the module share."""
 
-    __slots__ = ("_code", "_lock", "_memfd", "_ranges")
+    __slots__ = ("_code", "_copied", "_lock", "_memfd", "_ranges")
 
     def __init__(self, code: Code, ranges: Mapping[int, ImageRange]) -> None:
         self._code = code
         self._ranges = ranges
+        self._copied: dict[int, tuple[bytes, int]] = {}  # by memory: the contents and their address
         self._memfd: FileSource | None = None
         self._lock = LOCK
 
@@ -73,9 +74,18 @@ class ModuleMemoryImages:
             offset = self._code.section_offset(MEMORY_SECTION) + image.image_offset
             MemoryImage(source, offset, image.memory_offset, image.length).map_into(memory)
         elif image.length <= COPY_BELOW:
-            data = self._code.section(MEMORY_SECTION)[image.image_offset : image.image_offset + image.length]
-            # A memory with pages of one byte may end inside the last page of the image, which has zeros from there on.
-            memory.write(data[: memory.byte_length - image.memory_offset], image.memory_offset)
+            found = self._copied.get(index)
+            if found is None:
+                data = self._code.section(MEMORY_SECTION)[image.image_offset : image.image_offset + image.length]
+                # Without the zeros at the end, which the memory has anyway. It may even end before them, where pages
+                # have one byte.
+                contents = bytes(data).rstrip(b"\0")
+                found = self._copied[index] = contents, address_of(contents)
+            contents, source_address = found
+            # Threat: a copy beyond the memory. The image ends in a committed page (above), the contents in the memory.
+            if image.memory_offset + len(contents) > memory.byte_length:
+                raise ValueError("the memory image lies outside the memory")
+            copy(memory.base + image.memory_offset, source_address, len(contents))
         else:
             MemoryImage(self._shared_memfd(), image.image_offset, image.memory_offset, image.length).map_into(memory)
 

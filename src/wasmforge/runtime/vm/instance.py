@@ -131,9 +131,10 @@ class VMInstance:
 
     def run_start(self) -> None:
         """Calls the start function, if there is one. Raises what it raises."""
-        start = self.start
-        if start is None:
+        if self._record.module.info.start is None:
             return
+        start = self.start
+        assert start is not None
         host = self.store.host_functions.get(start.address)
         if host is not None and host.entry is not None:
             # An imported host function that asks who calls: this instance does (specification, section 4.5.4).

@@ -32,16 +32,14 @@ class StoreLimits:
     ends with an error instead of seeing -1. The `limiter`, if any, is asked about what is possible otherwise; it is
     Python code of the embedder, which may do anything meanwhile, also to what is about to grow."""
 
-    __slots__ = ("instances", "limiter", "memories", "memory_size", "table_elements", "tables", "trap_on_grow_failure")
-
-    def __init__(self) -> None:
-        self.memory_size: int | None = None
-        self.table_elements: int | None = None
-        self.instances: int | None = None
-        self.tables: int | None = None
-        self.memories: int | None = None
-        self.limiter: ResourceLimiter | None = None
-        self.trap_on_grow_failure = False
+    # Of the class, since a store without limits need not write seven attributes to say so.
+    memory_size: int | None = None
+    table_elements: int | None = None
+    instances: int | None = None
+    tables: int | None = None
+    memories: int | None = None
+    limiter: ResourceLimiter | None = None
+    trap_on_grow_failure = False
 
     def allows_memory(self, size: int) -> bool:
         """Whether a memory may have `size` bytes."""

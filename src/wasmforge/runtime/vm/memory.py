@@ -15,7 +15,7 @@ from mmap import MADV_DONTNEED
 
 from wasmforge.compiler.environ import VMMemoryDefinition
 from wasmforge.compiler.memory_plan import INDEX_SPACE
-from wasmforge.runtime.libc import PROT_NONE, PROT_READ, PROT_WRITE, array_at
+from wasmforge.runtime.libc import PROT_NONE, PROT_READ, PROT_WRITE, array_at, clear
 from wasmforge.runtime.mapping import Recycled
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import Limits, MemoryType
@@ -36,6 +36,8 @@ _ADDRESS_SPACE: Final = 1 << 47
 """Bytes that a process can address on x86-64."""
 _MOST_KEPT: Final = 256 << 20
 """Accessible bytes of a memory whose reservation is used again: page tables stay, two thousandths of it."""
+_CLEARED_IN_PLACE: Final = 64 << 10
+"""Bytes that are cleared faster than they are given back and come again: 1.5 µs, against 0.8 and 2.5 a page."""
 _LEAST_GROWTH: Final = 1 << 30
 """Bytes that a 64-bit memory shall be able to grow by even where address space is scarce."""
 
@@ -72,9 +74,9 @@ class LinearMemory:
         self._create(store.arena, store.limits, store.engine.tunables, memory_type)
 
     def _create(self, arena: Arena, limits: StoreLimits, tunables: Tunables, memory_type: MemoryType) -> None:
-        minimum = memory_type.limits.minimum
+        minimum, maximum = memory_type.limits.minimum, memory_type.limits.maximum
         self.page_size_log2 = memory_type.page_size_log2
-        limits.check_memory(minimum, memory_type.limits.maximum, self.page_size_log2)
+        limits.check_memory(minimum, maximum, self.page_size_log2)
         accessible, self.reservation = _reserve(memory_type, tunables)
         self.base = self.reservation.address + self.reservation.before
         self.pages = 0
@@ -87,7 +89,6 @@ class LinearMemory:
         most = accessible >> self.page_size_log2
         if not memory_type.is_64:
             most = min(most, 0xFFFF_FFFF)  # memory.size must be able to say it
-        maximum = memory_type.limits.maximum
         self._limit_pages = most if maximum is None else min(maximum, most)
         if not self._commit(minimum):
             raise WasmtimeError(f"no memory left for the {minimum} initial pages of a linear memory")
@@ -202,9 +203,11 @@ class Reservation(Recycled):
     def _clean(self) -> bool:
         if self.contents_mapped or self.used > _MOST_KEPT:
             return False
+        if self.used <= _CLEARED_IN_PLACE:
+            clear(self.address + self.before, self.used)
+            return True
         try:
-            if self.used:
-                self.owner.madvise(MADV_DONTNEED, self.before, self.used)
+            self.owner.madvise(MADV_DONTNEED, self.before, self.used)
         except OSError:
             return False  # pages that the embedder has locked (mlockall) stay as they are
         return True
@@ -214,14 +217,14 @@ def _reserve(memory_type: MemoryType, tunables: Tunables) -> tuple[int, Reservat
     """The bytes that a memory may grow to, and its reservation. Raises WasmtimeError when there is no room for it."""
     before = tunables.memory_guard_size if tunables.guard_before_linear_memory else 0
     around = before + tunables.memory_guard_size
+    if tunables.signals_based_traps and not memory_type.is_64:
+        # Threat: compiled code omits checks because it trusts this size. So whatever the tunables say, the whole index
+        # space is reserved.
+        return INDEX_SPACE, Reservation(before, around + INDEX_SPACE)
     minimum = memory_type.minimum_bytes
     accessible = max(tunables.memory_reservation, minimum)
     if not memory_type.is_64:
-        # Threat: compiled code omits checks because it trusts this size. Whatever the tunables say, with
-        # signals-based traps the whole index space of 4 GiB is reserved.
-        if tunables.signals_based_traps or accessible > INDEX_SPACE:
-            accessible = INDEX_SPACE
-        accessible = _host_pages(accessible)
+        accessible = _host_pages(min(accessible, INDEX_SPACE))
         return accessible, Reservation(before, around + accessible)
     if minimum > _ADDRESS_SPACE:
         raise WasmtimeError(f"memory minimum size of {minimum} bytes exceeds the address space of the process")

@@ -35,14 +35,17 @@ _ALIGNMENT: Final = 16
 class _FirstChunk(Recycled):
     """The mapping of an arena's first chunk, which is all that most stores need."""
 
-    __slots__ = ()
+    __slots__ = ("scratch",)
     PROTECTION = PROT_READ | PROT_WRITE
 
     def __init__(self) -> None:
         super().__init__(_FirstChunk, FIRST_CHUNK)
+        self.scratch = 0, 0
 
     def _clean(self) -> bool:
-        clear(self.address, self.used)
+        start, end = self.scratch
+        clear(self.address, start)
+        clear(self.address + end, self.used - end)
         self.used = 0
         return True
 
@@ -64,14 +67,6 @@ class _Chunk:
         self.end = self.base + size
         self.used = 0
 
-    def take(self, size: int) -> int:
-        """The address of the next `size` bytes, which there are."""
-        address = self.base + self.used
-        self.used += size
-        if self.first is not None:
-            self.first.used = self.used  # that has to be cleaned
-        return address
-
 
 class Arena:
     """Zeroed records at 16-byte aligned addresses. Not for several threads at once, like the store."""
@@ -86,11 +81,23 @@ class Arena:
         """The address of `size` zero bytes. Raises WasmtimeError when the system has no memory left."""
         size = size + _ALIGNMENT - 1 & -_ALIGNMENT
         chunk = self._last
-        if chunk.used + size > chunk.end - chunk.base:
+        address = chunk.base + chunk.used
+        if address + size > chunk.end:
             chunk = _Chunk(max(size + 0xFFFF & -0x10000, FIRST_CHUNK << min(len(self._chunks), 6)))
             self._chunks.append(chunk)
             self._last = chunk
-        return chunk.take(size)
+            address = chunk.base
+        chunk.used += size
+        if chunk.first is not None:
+            chunk.first.used = chunk.used  # that has to be cleaned
+        return address
+
+    def is_scratch(self, start: int, end: int) -> None:
+        """Says that nobody reads the bytes at these addresses, of the first record, without having written them: they
+        need not be zeros when the mapping has its next user."""
+        first = self._chunks[0].first
+        if first is not None:
+            first.scratch = start - first.address, end - first.address
 
     def allocate_bytes(self, data: bytes) -> int:
         """The address of a copy of `data`."""
@@ -106,8 +113,11 @@ class Arena:
 
     def view(self, address: int, size: int) -> memoryview:
         """The bytes of a record, writable; keeps the chunk alive."""
-        chunk = self._find(address, size)
+        chunk = self._last
         at = address - chunk.base
+        if not 0 <= at <= chunk.used - size:
+            chunk = self._find(address, size)
+            at = address - chunk.base
         return chunk.bytes[at : at + size]
 
     def write(self, address: int, data: Buffer) -> None:
