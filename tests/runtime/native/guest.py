@@ -256,7 +256,7 @@ define dso_local swiftcc i32 @recurse_host(ptr swiftself %vm, i32 %x) {ATTRIBUTE
   ret i32 %s
 }}
 define dso_local swiftcc i32 @recurse_move(ptr swiftself %vm, i32 %x) {ATTRIBUTES} {{
-  call swiftcc void @move(ptr swiftself %vm, i32 16, i32 0, i32 8)
+  call swiftcc void @move(ptr swiftself %vm, i32 512, i32 0, i32 100)
   %n = add i32 %x, 1
   %r = call swiftcc i32 @recurse_move(ptr swiftself %vm, i32 %n)
   %s = add i32 %r, %x
@@ -282,7 +282,7 @@ host:
 {call_import(HOST, 0, "%h", ["%what"], "h", OFFSETS)}
   ret i32 %h
 copy:
-  call swiftcc void @move(ptr swiftself %vm, i32 16, i32 0, i32 8)
+  call swiftcc void @move(ptr swiftself %vm, i32 512, i32 0, i32 100)
   ret i32 0
 bad:
   %t = call swiftcc i32 @trap(ptr swiftself %vm, i32 9)
@@ -344,7 +344,7 @@ loop:
   br label %loop
 }}
 define dso_local swiftcc i32 @move_then_endless(ptr swiftself %vm, i32 %x) {ATTRIBUTES} {{
-  call swiftcc void @move(ptr swiftself %vm, i32 16, i32 0, i32 8)
+  call swiftcc void @move(ptr swiftself %vm, i32 512, i32 0, i32 %x)
   br label %loop
 loop:
   br label %loop

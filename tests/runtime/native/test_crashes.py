@@ -72,6 +72,9 @@ s.set_import(0, lambda x: ctypes.string_at(8), HOST)
 s.function("call_host", I_I)(1)
 """,
     "in memory_move, an address that the bounds check should have refused": """
+s.function("move", ft("iii"))(0, 70000, 100)
+""",
+    "in memory_move, the same for so little that the gate moves it itself": """
 s.function("move", ft("iii"))(0, 70000, 10)
 """,
 }

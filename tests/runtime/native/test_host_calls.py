@@ -339,6 +339,29 @@ def test_native_memory_builtins(store: Store) -> None:
     assert list(memory[10:17]) == [1, 2, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("length", range(70))
+def test_native_memory_builtins_of_every_short_length(store: Store, length: int) -> None:
+    """Moves to either side with every overlap, also at the very end of the memory; nothing beside is written."""
+    import ctypes
+
+    memory = (ctypes.c_uint8 * 65536).from_address(store.reservation)
+    move, fill = store.function("move", VOID_III), store.function("fill", VOID_III)
+    before = bytes(range(1, 241))
+    for base in (1000, 65536 - len(before)):
+        for distance in (*range(-length - 1, length + 2), 90 - length):
+            expected = bytearray(before)
+            expected[80 + distance : 80 + distance + length] = before[80 : 80 + length]
+            memory[base : base + len(before)] = list(before)
+            move(base + 80 + distance, base + 80, length)
+            assert bytes(memory[base : base + len(before)]) == expected
+    end = 65536
+    memory[end - 80 : end] = [7] * 80
+    fill(end - length, 0x1AB, length)
+    assert bytes(memory[end - 80 : end]) == b"\x07" * (80 - length) + b"\xab" * length
+    fill(100, 0x1AB, length)
+    assert bytes(memory[99 : 101 + length]) == b"\0" + b"\xab" * length + b"\0"
+
+
 def test_deep_recursion_between_wasm_and_python(store: Store) -> None:
     """Python's own limit, our limit of the thread's stack, or the end of the wasm stack: always an exception."""
     from tests.runtime.native.fake import Trap

@@ -39,6 +39,7 @@ def say(*words):
     print(*words, flush=True)
 say(*(g._image.address(n) for n in ("enter", "entry_window", "enter_ret", "gate_return_window", "gate_return_end",
                                     "keeping_return_window", "keeping_return_end", "inject_window", "inject_end",
+                                    "builtin_memory_move", "short_return_window", "short_return_end",
                                     "enter_async", "enter_resume", "gate_suspend")),
     s.context)
 class Awaitable:
@@ -87,6 +88,9 @@ class Traced:
             "keeping_return_end",
             "inject_window",
             "inject_end",
+            "builtin_memory_move",
+            "short_return_window",
+            "short_return_end",
             "enter_async",
             "enter_resume",
             "gate_suspend",
@@ -248,7 +252,7 @@ def recurse_until(x):
 endless = s.function("endless", I_I, {flags})
 once = {{
     "host": lambda: s.function("host_then_endless", I_I, {flags})(1),
-    "memory_move": lambda: s.function("move_then_endless", I_I, {flags})(1),
+    "memory_move": lambda: s.function("move_then_endless", I_I, {flags})(100),
     "builtin": lambda: s.function("grow_then_endless", I_I, {flags})(1),
     "keeping builtin": lambda: s.function("keep_then_endless", I_I, {flags})(1),
 }}[{what!r}]
@@ -267,6 +271,28 @@ for _ in sys.stdin:
     met = step_through(child, child.symbols[f"{name}_window"] - 3, 17 + 7 * keeping, finish, kind=kind)
     window = [pc for pc in met if child.symbols[f"{name}_window"] <= pc < child.symbols[f"{name}_end"]]
     assert len(window) == 9 + 7 * keeping, "every instruction of the window"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("flags", [0, 1])
+def test_signal_at_every_instruction_of_a_short_move(traced: Callable[[str], Traced], flags: int, kind: str) -> None:
+    """What is moved without leaving the wasm stack; behind it the wasm loops for ever."""
+    child = traced(f"""
+once = s.function("move_then_endless", I_I, {flags})
+for _ in sys.stdin:
+    try:
+        once(8)
+    except KeyboardInterrupt:
+        say("interrupted", s.idle())
+""")
+
+    def finish() -> None:
+        assert child.line() == "interrupted True"
+
+    met = step_through(child, child.symbols["builtin_memory_move"], 20, finish, kind=kind)
+    window = [pc for pc in met if child.symbols["short_return_window"] <= pc < child.symbols["short_return_end"]]
+    assert len(window) == 6, "every instruction of the window"
+    assert any(not child.symbols["enter"] <= pc < child.symbols["inject_end"] for pc in met), "and into wasm"
 
 
 @pytest.mark.parametrize("kind", KINDS)

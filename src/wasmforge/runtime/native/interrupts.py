@@ -195,13 +195,16 @@ gate:
   br i1 %in.gate, label %rewind, label %keeping
 keeping:
   %in.keeping = call i1 @between(i64 %rip, ptr @keeping_return_window, ptr @keeping_return_end)
-  br i1 %in.keeping, label %rewind, label %injected
+  br i1 %in.keeping, label %rewind, label %short
+short:
+  %in.short = call i1 @between(i64 %rip, ptr @short_return_window, ptr @short_return_end)
+  br i1 %in.short, label %rewind, label %injected
 injected:
   %in.inject = call i1 @between(i64 %rip, ptr @inject_window, ptr @inject_end)
   br i1 %in.inject, label %rewind, label %wasm
 rewind:
   %target = phi ptr [@entry_window, %0], [@gate_return_window, %gate], [@keeping_return_window, %keeping],
-                    [@inject_window, %injected]
+                    [@short_return_window, %short], [@inject_window, %injected]
   %target.word = ptrtoint ptr %target to i64
   store i64 %target.word, ptr %rip.at
   ret void
