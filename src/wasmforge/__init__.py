@@ -192,8 +192,14 @@ _MODULES = {
 }
 
 
-# What nearly everybody who has an engine needs next.
-_WITH_ENGINE = ("engine", "store", "module", "instance", "func_", "runtime.vm.hooks", "runtime.code_memory")
+# The groups of modules (`_start_groups`) that a module comes with.
+_GROUPS = {
+    "engine": ("engine",),
+    "linker": ("engine", "linker"),
+    "loading": ("engine", "linker", "loading"),
+    "wasi": ("engine", "linker", "wasi"),
+    "wasi.sandbox": ("engine", "linker", "wasi"),
+}
 
 
 def __getattr__(name: str) -> object:
@@ -201,10 +207,11 @@ def __getattr__(name: str) -> object:
     if module is None:
         raise AttributeError(f"module 'wasmforge' has no attribute {name!r}")
     # Not importlib.import_module: importing importlib takes longer than most of our modules.
-    if module == "engine":
+    groups = _GROUPS.get(module)
+    if groups is not None:
         from wasmforge._start import import_together
 
-        import_together([f"wasmforge.{needed}" for needed in _WITH_ENGINE])
+        import_together(*groups)
     value: object = getattr(__import__(f"wasmforge.{module}", fromlist=(name,)), name)
     globals()[name] = value
     return value

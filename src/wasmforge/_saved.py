@@ -9,7 +9,6 @@ lies in the same checked file as the machine code, and was valid when that was m
 from __future__ import annotations
 
 import marshal
-from array import array
 
 from wasmforge.runtime.lazy_module import LazyModule
 from wasmforge.syntax.errors import WasmtimeError
@@ -36,6 +35,8 @@ __all__ = ["encode_facts", "restorer"]
 
 def encode_facts(module: Module, facts: ModuleValidation) -> bytes:
     """What the compilers must know of a module besides its record."""
+    from array import array
+
     sizes = array("I", (body.offset + len(body.code) - body.start for body in module.code))
     counts = array("I", facts.instruction_counts)
     return marshal.dumps(
@@ -98,6 +99,8 @@ class _SavedFunctions:
         return self._facts
 
     def _fields(self) -> tuple[Any, ...]:
+        from array import array
+
         try:
             sizes, counts, *rest = marshal.loads(self._facts)
             self._sizes, self._counts = array("I", sizes), array("I", counts)

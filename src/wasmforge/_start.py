@@ -1,12 +1,13 @@
-"""The bundle: the bytecode of all modules that an engine needs, in one file beside their own `.pyc` files. The
-package's `__getattr__` imports those modules through `import_together`, which is most of the work of a process that
-maps an image and calls it.
+"""Bundles: the bytecode of modules that are needed together, in one file a group beside their own `.pyc` files. The
+groups are in `_start_groups`; whoever is about to need one calls `import_together`. Importing is most of the work of a
+process that maps an image and calls it, and a third of that of one that runs a program from the cache.
 
-For each of fifty modules the import system looks into directories, asks for the state of five files and opens one: 3 ms
-in all, more than running the modules takes. Here a finder stands in front of the others while they are imported, and
-hands out code from the bundle; everything else (locks, specs, sources for tracebacks) stays the import system's.
+For each of a hundred modules the import system looks into directories, asks for the state of five files and opens one,
+which takes more time than running the modules does. Here they are loaded one after the other in the order in which
+they need each other, by the import system's own function for a module that was found. A finder stands in front of the
+others meanwhile, for what is imported out of this order.
 
-The bundle is used when size and time of each source are those it was made of, which is the rule of `.pyc` files. It
+A bundle is used when size and time of each source are those it was made of, which is the rule of `.pyc` files. It
 lies in `__pycache__`: whoever can write there can replace the modules anyway. Where that directory cannot be written,
 or the interpreter was told to write no bytecode, none is made.
 """
@@ -17,7 +18,7 @@ import gc
 import marshal
 import os
 import sys
-from _frozen_importlib import ModuleSpec
+from _frozen_importlib import ModuleSpec, _load  # type: ignore[attr-defined]
 from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
 from _imp import source_hash
 
@@ -25,20 +26,29 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import CodeType, ModuleType
-    from typing import Final
+    from typing import Any, Final
+
+    Entry = tuple[str, str, str | None, int, int, CodeType | None]
+    """Name of the module, path of the source and of its bytecode, size and time of the source, code. The first entry
+    is that of the groups, without code."""
 
 __all__ = ["import_together"]
 
 _FOLDER: Final = os.path.dirname(os.path.abspath(__file__))
+_GROUPS: Final = os.path.join(_FOLDER, "_start_groups.py")
 _CHECK_SIZE: Final = 8
+_PACKAGE_FILE: Final = "/__init__.py"
+
+_done: Final[set[str]] = set()
 
 
 class _Loader(SourceFileLoader):
     """A source file whose code is there already."""
 
-    def __init__(self, name: str, path: str, code: CodeType) -> None:
-        super().__init__(name, path)
-        self._code: CodeType | None = code
+    def __init__(self, name: str, path: str, code: CodeType | None) -> None:
+        self.name = name
+        self.path = path
+        self._code = code
 
     def get_code(self, fullname: str) -> CodeType | None:
         code, self._code = self._code, None
@@ -46,62 +56,88 @@ class _Loader(SourceFileLoader):
 
 
 class _Finder:
-    def __init__(self, entries: list[tuple[str, str, int, int, CodeType]]) -> None:
-        self._entries = {name: (path, code) for name, path, _, _, code in entries}
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = {entry[0]: entry for entry in entries}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         entry = self._entries.get(name)
-        if entry is None:
-            return None
-        file, code = entry
-        package = file.endswith("__init__.py")
-        spec = ModuleSpec(name, _Loader(name, file, code), origin=file, is_package=package)
-        spec.has_location = True
-        if package:
-            spec.submodule_search_locations = [file[: -len("/__init__.py")]]
-        return spec
+        return None if entry is None else _spec(entry)
 
 
-def import_together(names: Sequence[str]) -> None:
-    """Imports modules and all that these import, from the bundle if there is one; else makes it for the next process.
+def _spec(entry: Entry) -> ModuleSpec:
+    name, path, cached, _, _, code = entry
+    package = path.endswith(_PACKAGE_FILE)
+    spec = ModuleSpec(name, _Loader(name, path, code), origin=path, is_package=package)
+    spec.has_location = True
+    spec.cached = cached
+    if package:
+        spec.submodule_search_locations = [path[: -len(_PACKAGE_FILE)]]
+    return spec
+
+
+def import_together(*groups: str) -> None:
+    """Imports groups of modules and all that these import, from bundles where there are some; others are made for the
+    next process.
 
     Meanwhile the garbage collector rests: what an import makes stays, so it would find nothing, for 2 ms.
     """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        entries = _read()
-        if entries is None:
-            for name in names:
-                __import__(name)
-        else:
-            finder = _Finder(entries)
-            sys.meta_path.insert(0, finder)
-            try:
-                for name in names:
+    for group in groups:
+        if group in _done:
+            continue
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            entries = _read(group)
+            if entries is None:
+                from wasmforge._start_groups import GROUPS
+
+                for name in GROUPS[group]:
                     __import__(name)
-            finally:
-                sys.meta_path.remove(finder)
+            else:
+                _import_entries(entries)
+            _done.add(group)
+        finally:
+            if collects:
+                # All objects become old without being looked at, which would take as long as it was put off for.
+                if not gc.get_freeze_count():
+                    gc.freeze()
+                    gc.unfreeze()
+                gc.enable()
+        if entries is None and not sys.dont_write_bytecode:
+            _write(group, GROUPS[group])
+
+
+def _import_entries(entries: Sequence[Entry]) -> None:
+    modules = sys.modules
+    finder: Any = _Finder(entries)
+    sys.meta_path.insert(0, finder)
+    try:
+        for entry in entries:
+            name = entry[0]
+            if name in modules or entry[5] is None:
+                continue
+            parent, _, child = name.rpartition(".")
+            if parent in modules:
+                setattr(modules[parent], child, _load(_spec(entry)))
+            else:
+                __import__(name)
     finally:
-        if collects:
-            gc.enable()
-    if entries is None and not sys.dont_write_bytecode:
-        _write()
+        sys.meta_path.remove(finder)
 
 
-def _path() -> str:
+def _path(group: str) -> str:
     optimised = f".opt-{sys.flags.optimize}" if sys.flags.optimize else ""
-    return os.path.join(_FOLDER, "__pycache__", f"_start.{sys.implementation.cache_tag}{optimised}.bundle")
+    return os.path.join(_FOLDER, "__pycache__", f"_start.{sys.implementation.cache_tag}{optimised}.{group}.bundle")
 
 
-def _read() -> list[tuple[str, str, int, int, CodeType]] | None:
-    """What the bundle holds: name, path, size and time of the source, code. None when it is missing or outdated."""
+def _read(group: str) -> Sequence[Entry] | None:
+    """What the bundle holds. None when it is missing or outdated."""
     if sys.pycache_prefix is not None:
         return None
     try:
-        with open(_path(), "rb", buffering=0) as file:
+        with open(_path(group), "rb", buffering=0) as file:
             data = file.read()
         # Against damage: what is no marshalled value can crash the interpreter.
         if data[:_CHECK_SIZE] != source_hash(0, memoryview(data)[_CHECK_SIZE:]):
@@ -109,8 +145,9 @@ def _read() -> list[tuple[str, str, int, int, CodeType]] | None:
         magic, folder, entries = marshal.loads(memoryview(data)[_CHECK_SIZE:])
         if magic != MAGIC_NUMBER or folder != _FOLDER:
             return None
-        for _, path, size, time, _ in entries:
-            status = os.stat(path)
+        stat = os.stat
+        for _, path, _, size, time, _ in entries:
+            status = stat(path)
             if status.st_size != size or status.st_mtime_ns != time:
                 return None
     except (OSError, EOFError, ValueError, TypeError):
@@ -118,25 +155,27 @@ def _read() -> list[tuple[str, str, int, int, CodeType]] | None:
     return entries  # type: ignore[no-any-return]
 
 
-def _write() -> None:
-    """Makes the bundle of the modules of this package that are loaded now."""
-    target = _path()
+def _write(group: str, names: Sequence[str]) -> None:
+    """Makes the bundle of modules that are loaded."""
+    target = _path(group)
     if sys.pycache_prefix is not None or not os.access(os.path.dirname(target), os.W_OK):
         return
-    entries = []
     temporary = f"{target}.{os.getpid()}"
     try:
-        for name, module in list(sys.modules.items()):
-            loader = getattr(module, "__loader__", None)
-            if name.startswith("wasmforge.") and type(loader) is SourceFileLoader and name != __name__:
-                path = loader.get_filename(name)
-                before = os.stat(path)
-                code = loader.get_code(name)
-                after = os.stat(path)
-                # A source that changes now may not be what runs here.
-                if before.st_mtime_ns != after.st_mtime_ns or path[: len(_FOLDER)] != _FOLDER:
-                    return
-                entries.append((name, path, before.st_size, before.st_mtime_ns, code))
+        status = os.stat(_GROUPS)
+        entries: list[Entry] = [("", _GROUPS, None, status.st_size, status.st_mtime_ns, None)]
+        for name in names:
+            spec = sys.modules[name].__spec__
+            if spec is None or type(spec.loader) not in (SourceFileLoader, _Loader) or spec.origin is None:
+                continue  # compiled by mypyc, or from an archive
+            path = spec.origin
+            before = os.stat(path)
+            code = SourceFileLoader(name, path).get_code(name)
+            after = os.stat(path)
+            # A source that changes now may not be what runs here.
+            if before.st_mtime_ns != after.st_mtime_ns or path[: len(_FOLDER)] != _FOLDER:
+                return
+            entries.append((name, path, spec.cached, before.st_size, before.st_mtime_ns, code))
         data = marshal.dumps((MAGIC_NUMBER, _FOLDER, entries))
         with open(temporary, "xb") as file:
             file.write(source_hash(0, data) + data)

@@ -117,6 +117,10 @@ class Engine(Managed):
     def _open_cache(self) -> ImageCache | None:
         """The compilation cache; None when it is switched off, or there is no place for it."""
         if self._cache_setting is not None:
+            if self._lazy:
+                from wasmforge._start import import_together
+
+                import_together("kept")
             from wasmforge.runtime.cache import ImageCache
             from wasmforge.runtime.cache.settings import default_settings
 

@@ -147,6 +147,9 @@ class Linker(Managed):
         Raises:
             WasmtimeError: a name is defined already.
         """
+        from wasmforge._start import import_together
+
+        import_together("wasi")
         from wasmforge.wasi.preview1 import add_to_linker
 
         add_to_linker(self)

@@ -1,5 +1,5 @@
-"""The bundle of bytecode that a start reads instead of fifty files (`wasmforge/_start.py`): it is made, used, and never
-preferred to a source that changed."""
+"""The bundles of bytecode that a start reads instead of a hundred files (`wasmforge/_start.py`): they are made, used,
+and never preferred to a source that changed; and they hold what is needed together."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from pathlib import Path
 import pytest
 
 import wasmforge
+from wasmforge._start_groups import GROUPS
+
+BEFORE = {
+    "engine": (),
+    "kept": ("engine",),
+    "linker": ("engine",),
+    "loading": ("engine", "linker"),
+    "wasi": ("engine", "linker"),
+}
+"""The groups that have been imported when one is asked for."""
 
 SHOW = """
 import wasmforge
@@ -31,9 +41,9 @@ def package(tmp_path: Path) -> Iterator[Path]:
     copy.chmod(0o755)
 
 
-def run(package: Path, *options: str) -> list[str]:
+def run(package: Path, *options: str, code: str = SHOW) -> list[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    code = f"import sys; sys.path.insert(0, {str(package.parent)!r})\n{SHOW}"
+    code = f"import sys; sys.path.insert(0, {str(package.parent)!r})\n{code}"
     result = subprocess.run(
         [sys.executable, "-S", *options, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
@@ -42,7 +52,7 @@ def run(package: Path, *options: str) -> list[str]:
 
 
 def bundle(package: Path) -> Path:
-    (found,) = (package / "__pycache__").glob("_start.*.bundle")
+    (found,) = (package / "__pycache__").glob("_start.*.engine.bundle")
     return found
 
 
@@ -83,3 +93,67 @@ def test_a_package_that_moved_does_not_run_the_old_one(package: Path) -> None:
 def test_nothing_is_written_when_bytecode_is_not(package: Path) -> None:
     run(package, "-B")
     assert not (package / "__pycache__").exists()
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_is_what_its_modules_load_in_the_order_in_which_they_need_each_other(group: str) -> None:
+    """Whatever is not in the lists is found in the slow way; whatever is needed by none would be loaded in vain."""
+    before = [name for other in BEFORE[group] for name in GROUPS[other]]
+    code = (
+        f"import wasmforge\nfor name in {before!r}: __import__(name)\nbefore = set(sys.modules)\n"
+        f"for name in {GROUPS[group]!r}: __import__(name)\n"
+        "print(*(name for name in sys.modules if name not in before and name.startswith('wasmforge.')))"
+    )
+    loaded = run(Path(wasmforge.__file__).parent, "-B", code=code)
+    names = [name.removeprefix("wasmforge.") for name in loaded]
+    assert tuple(loaded) == GROUPS[group], f"the list of {group!r} has to be:\n{' '.join(names)}"
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_from_its_bundle_is_the_modules_that_the_import_system_makes(package: Path, group: str) -> None:
+    code = f"""
+import wasmforge._start
+wasmforge._start.import_together(*{(*BEFORE[group], group)!r})
+for name in {GROUPS[group]!r}:
+    module = sys.modules[name]
+    parent, _, child = name.rpartition(".")
+    spec = module.__spec__
+    print(name, module.__file__, module.__cached__, module.__package__, getattr(module, "__path__", None),
+          getattr(sys.modules[parent], child) is module, spec.name, spec.origin, spec.parent, spec.has_location,
+          spec.submodule_search_locations, type(spec.loader).__name__, sorted(vars(module)), sep="|")
+"""
+    made, used = run(package, code=code), run(package, code=code)
+    assert "_Loader" not in " ".join(made)
+    assert [line.replace("|_Loader|", "|SourceFileLoader|") for line in used] == made
+    assert "|_Loader|" in " ".join(used)
+
+
+def test_objects_of_the_program_are_still_collected_afterwards(package: Path) -> None:
+    code = """
+import gc, weakref
+class Node: pass
+node = Node()
+node.self = node
+seen = weakref.ref(node)
+del node
+import wasmforge
+wasmforge.Engine
+gc.collect()
+print(seen() is None, gc.isenabled(), gc.get_freeze_count())
+"""
+    run(package, code=code)
+    assert run(package, code=code) == ["True", "True", "0"]
+
+
+def test_a_collector_that_rests_and_objects_that_are_frozen_stay_so(package: Path) -> None:
+    code = """
+import gc
+gc.disable()
+gc.freeze()
+frozen = gc.get_freeze_count()
+import wasmforge
+wasmforge.Engine
+print(gc.isenabled(), gc.get_freeze_count() == frozen)
+"""
+    run(package, code=code)
+    assert run(package, code=code)[:2] == ["False", "True"]

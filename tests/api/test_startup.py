@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, get_args, get_origin
 
+import pytest
+
 import wasmforge
 from wasmforge import Engine, Module
 
@@ -60,6 +62,44 @@ def test_a_process_that_maps_an_image_loads_little(engine: Engine, tmp_path: Pat
     ours = {name for name in loaded if name.startswith("wasmforge")}
     assert len(ours) < 70
     assert len(loaded - ours) < 25
+
+
+RUN = """
+engine = wasmforge.Engine()
+module = wasmforge.Module.from_file(engine, {path!r})
+linker = wasmforge.Linker(engine)
+linker.define_wasi()
+store = wasmforge.Store(engine)
+store.set_wasi(wasmforge.WasiConfig())
+linker.instantiate(store, module).exports(store)["_start"](store)
+"""
+
+
+def test_a_program_that_another_process_has_compiled_loads_neither_compilers_nor_parsers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WASMFORGE_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "program.wasm"
+    path.write_bytes(
+        wasmforge.wat2wasm(
+            """(module
+              (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+              (memory (export "memory") 1)
+              (table 1 funcref) (elem (i32.const 0) $inner)
+              (global $g (mut i32) (i32.const 1))
+              (data (i32.const 0) "x")
+              (func $inner (drop (call $close (i32.const 1))) (global.set $g (i32.const 2)))
+              (func (export "_start") (call_indirect (i32.const 0))))"""
+        )
+    )
+    code = "import wasmforge\n" + RUN.format(path=str(path))
+    assert "wasmforge.compiler.baseline" in loaded_by(code)
+    loaded = loaded_by(code)
+    assert not EXPENSIVE & loaded
+    assert not {name for name in loaded if name.startswith(tuple(set(PHASES) - {"wasmforge.wasi"}))}
+    ours = {name for name in loaded if name.startswith("wasmforge")}
+    assert len(ours) < 110
+    assert len(loaded - ours) < 20
 
 
 def test_public_names() -> None:

@@ -11,9 +11,8 @@ slot. Whoever can jump to code can also look it up.
 
 from __future__ import annotations
 
+from _bisect import bisect_right
 from _struct import iter_unpack
-from array import array
-from bisect import bisect_right
 
 from wasmforge.compiler.image import MEMORY_SECTION
 from wasmforge.compiler.info import CodeRange
@@ -23,6 +22,7 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterable
     from typing import Final
 
@@ -142,6 +142,8 @@ class LazyCode:
 
     def packed_pieces(self) -> tuple[bytes, bytes]:
         """All pieces for an image, and their rows. The caller holds `lock.LOCK`."""
+        from array import array
+
         out = array("I")
         rows = bytearray()
         for start in sorted(self.pieces):
@@ -152,7 +154,7 @@ class LazyCode:
         return out.tobytes(), bytes(rows)
 
     def add(
-        self, start: int, code: bytes, rows: array[int], function: int = NO_FUNCTION, tier: int = BASELINE
+        self, start: int, code: bytes, rows: array[int] | memoryview, function: int = NO_FUNCTION, tier: int = BASELINE
     ) -> Piece:
         """Adds code, for a place that was reserved with `region.reserve`, that nothing leads to yet. The caller holds
         `lock.LOCK`."""

@@ -8,7 +8,6 @@ of other instances, call descriptors); calls between functions of the module go 
 
 from __future__ import annotations
 
-from array import array
 from time import thread_time
 
 from wasmforge.compiler.environ import DEFAULT_TIER_UP_THRESHOLD
@@ -82,7 +81,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LazyModule"]
 
-_NO_ROWS: Final = array("I")
+_NO_ROWS: Final = memoryview(b"").cast("I")
 
 
 class LazyModule(CompiledModule):
@@ -186,7 +185,7 @@ class LazyModule(CompiledModule):
         if count:
             # All sums at once, as one large number: a loop would take a millisecond for 10,000 functions. No sum
             # reaches beyond its 64 bits.
-            bases = array("Q", (code.text_address,)) * count
+            bases = code.text_address.to_bytes(8, "little") * count
             total = int.from_bytes(bases, "little") + int.from_bytes(growth.packed_slots, "little")
             region.slots.cast("B")[:] = total.to_bytes(8 * count, "little")
         self._set_up(engine, code, info)
@@ -205,6 +204,8 @@ class LazyModule(CompiledModule):
 
     def _add_linkage(self, count: int) -> None:
         """Entries first, so that function `k` has its entry at offset `k * entry_size`, then the stub."""
+        from array import array
+
         code, compiler = self.code, self._compiler
         size = compiler.entry_size
         start = code.text_address
@@ -238,6 +239,8 @@ class LazyModule(CompiledModule):
             # lock. Two threads that call a function first at the same time both compile it, and one result is dropped.
             started = thread_time()
             compiled = self._compiler.compile(defined)
+            from array import array  # brings `collections`, 2 ms that a start without new functions is spared
+
             rows = array("I", compiled.rows)
             with LOCK:
                 if defined not in code.current:
@@ -295,6 +298,8 @@ class LazyModule(CompiledModule):
     def growth(self) -> tuple[Growth, bytes, bytes]:
         """What another process needs to go on from here, without what never changes; the text; and the rows of its
         pieces."""
+        from array import array
+
         from wasmforge.runtime.grown_image import Growth
 
         code = self.code

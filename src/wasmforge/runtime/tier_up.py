@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
-from array import array
+from _weakref import ref
 from time import perf_counter, process_time
-from weakref import ref
 
 from wasmforge.compiler.environ import CODE_ALIGNMENT, DEFAULT_TIER_UP_THRESHOLD
 from wasmforge.runtime.lazy_code import OPTIMISED
@@ -28,6 +27,7 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable, Sequence
     from typing import Any, Final, Protocol
 
@@ -175,6 +175,8 @@ class TierUp:
     def fresh_cells(cells: bytes, optimised: Sequence[int]) -> bytes:
         """Counters, with what stands beside each, as another process shall find them: each run counts for itself. Those
         of functions that need no counting any more, `optimised`, say that the function is not known."""
+        from array import array
+
         words = array("i", cells)
         words[::2] = array("i", [max(x - 1, 0) for x in words[1::2]])
         for x in optimised:

@@ -158,6 +158,16 @@ else:
             except KeyError:
                 raise ValueError(f"{value!r} is not a valid {cls.__qualname__}") from None
 
+        def __getitem__(cls, name):
+            member = cls.__dict__.get(name)
+            if member.__class__ is not cls:
+                raise KeyError(name)
+            return member
+
+        @property
+        def __members__(cls):
+            return {member.name: member for member in cls}
+
         def __iter__(cls):
             return iter(cls._by_value.values())
 

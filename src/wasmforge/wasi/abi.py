@@ -4,8 +4,8 @@ unpack guest memory with these; nothing else in the package needs them.
 
 from __future__ import annotations
 
+import _struct as struct
 import stat
-import struct
 
 TYPE_CHECKING = False  # typing is not imported at run time: it would cost a command line 4 ms
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ go up by dropping descriptors, never by opening "..".
 
 from __future__ import annotations
 
+import _struct as struct
 import errno as host
 import os
 import stat
-import struct
 
 from wasmforge.wasi import waiting
 from wasmforge.wasi.errno import LOOP, NOENT, NOTDIR, PERM, WasiError

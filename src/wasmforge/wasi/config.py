@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import Enum
 
 from wasmforge._managed import Managed
 from wasmforge.syntax.errors import WasmtimeError
+from wasmforge.syntax.record import Enum
 from wasmforge.wasi.context import WasiContext
 from wasmforge.wasi.descriptors import CustomOutput, Descriptor, HostInput, HostOutput
 from wasmforge.wasi.files import READ, WRITE

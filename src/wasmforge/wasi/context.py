@@ -24,10 +24,8 @@ _DESCRIPTORS_WITHOUT_LIMIT = 1 << 20
 
 def _descriptor_limit() -> int:
     """Half of what the host process may open: the guest cannot starve the process that runs it."""
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
+    soft = os.sysconf("SC_OPEN_MAX")  # as `resource.getrlimit`, a library that would have to be loaded
+    if soft < 0:
         return _DESCRIPTORS_WITHOUT_LIMIT
     return min(max(soft // 2, 16), _DESCRIPTORS_WITHOUT_LIMIT)
 

@@ -8,7 +8,6 @@ the host process holds (its files, sockets, terminals, inherited or its own) do 
 
 from __future__ import annotations
 
-import heapq
 import os
 
 from wasmforge.wasi import abi, waiting
@@ -428,13 +427,30 @@ class DescriptorTable:
 
     def add(self, descriptor: Descriptor) -> int:
         self.reserve()
-        if self._free:
-            number = heapq.heappop(self._free)
-        else:
-            number = self._next
-            self._next += 1
+        number = self._take_number()
         self[number] = descriptor
         return number
+
+    def _take_number(self) -> int:
+        """The lowest that is free."""
+        free = self._free
+        if not free:
+            self._next += 1
+            return self._next - 1
+        if len(free) == 1:
+            return free.pop()
+        from heapq import heappop
+
+        return heappop(free)
+
+    def _give_back(self, number: int) -> None:
+        # One element is a heap: most programs have no more, and are spared the module.
+        if not self._free:
+            self._free.append(number)
+            return
+        from heapq import heappush
+
+        heappush(self._free, number)
 
     def __setitem__(self, number: int, descriptor: Descriptor) -> None:
         self._entries[number] = descriptor
@@ -447,7 +463,7 @@ class DescriptorTable:
     def close(self, number: int) -> None:
         descriptor = self.get(number)
         del self[number]
-        heapq.heappush(self._free, number)
+        self._give_back(number)
         descriptor.close()
 
     def renumber(self, number: int, target: int) -> None:
@@ -458,7 +474,7 @@ class DescriptorTable:
             return
         self[target] = moved
         del self[number]
-        heapq.heappush(self._free, number)
+        self._give_back(number)
         replaced.close()
 
     def close_all(self) -> None:

@@ -6,10 +6,10 @@ Threat: see `beneath.py` for leaving the directory, `files.py` for the permissio
 
 from __future__ import annotations
 
+import _struct as struct
 import errno as host
 import os
 import stat
-import struct
 
 from wasmforge.wasi import abi, native, waiting
 from wasmforge.wasi.beneath import ParentDirectory, open_beneath

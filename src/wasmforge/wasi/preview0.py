@@ -5,7 +5,7 @@ both.
 
 from __future__ import annotations
 
-import struct
+import _struct as struct
 
 from wasmforge.wasi import abi, fd_functions, poll_function
 from wasmforge.wasi.descriptors import FileStatus

@@ -9,7 +9,7 @@ embedder's callback) passes through and unwinds the guest.
 
 from __future__ import annotations
 
-from operator import and_
+from _operator import and_
 
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.types import I32, I64, FuncType

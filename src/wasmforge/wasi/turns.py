@@ -12,7 +12,6 @@ until the call is over, whatever others do while it waits.
 from __future__ import annotations
 
 import _thread
-import heapq
 
 from wasmforge.wasi.descriptors import DescriptorTable
 from wasmforge.wasi.errno import BADF, MFILE, WasiError
@@ -173,7 +172,7 @@ class SharedDescriptorTable(DescriptorTable):
     def close(self, number: int) -> None:
         descriptor = self._open(number)
         del self[number]
-        heapq.heappush(self._free, number)
+        self._give_back(number)
         self._dispose(descriptor)
 
     def renumber(self, number: int, target: int) -> None:
@@ -183,7 +182,7 @@ class SharedDescriptorTable(DescriptorTable):
             return
         self[target] = moved
         del self[number]
-        heapq.heappush(self._free, number)
+        self._give_back(number)
         self._dispose(replaced)
 
     def _open(self, number: int) -> Descriptor:

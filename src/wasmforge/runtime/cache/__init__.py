@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import time
+from _imp import source_hash
 from _struct import Struct
 
 from wasmforge.compiler.compatibility import COMPILER_VERSION, FORMAT_VERSION
@@ -102,10 +103,10 @@ class ImageCache:
         identity = self._known_identity()
         if identity is None:
             return None
-        return _hash(identity + f"{kind} {type(source).__name__} ".encode() + _hash(content))
+        return _hash(_hash(identity) + f"{kind} {type(source).__name__} ".encode() + _hash(content))
 
     def _known_identity(self) -> bytes | None:
-        """What decides about all images of this engine, hashed."""
+        """What decides about all images of this engine."""
         if self._identity is None:
             try:
                 self._identity = self._make_identity()
@@ -117,12 +118,18 @@ class ImageCache:
         machine = (TRIPLE, host_level())
         settings = sorted(self._tunables.as_dict().items())
         made_by = (FORMAT_VERSION, COMPILER_VERSION, self._compiler, machine, settings)
-        return _hash(repr(made_by).encode() + fingerprint())
+        return repr(made_by).encode() + fingerprint()
 
     def name_of_file(self, device: int, inode: int) -> str | None:
         """What the record of a file is called, without suffix; the compiler and the settings are part of it."""
         identity = self._known_identity()
-        return None if identity is None else _hash(identity + f"file {device} {inode}".encode()).hex()
+        if identity is None:
+            return None
+        # SipHash, whose module is there: a start that finds its record loads no other. The key in a record is a
+        # cryptographic hash; its name has to differ by chance only, since the record says which file it is about, and
+        # no image is used with settings that are not its own.
+        data = identity + f"file {device} {inode}".encode()
+        return b"".join(source_hash(k, data) for k in range(4)).hex()
 
     def image_identity(self, directory: int, key: bytes) -> tuple[int, int, int, int, int] | None:
         """The identity of an entry; None when there is none."""
