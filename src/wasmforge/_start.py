@@ -21,6 +21,7 @@ import sys
 from _frozen_importlib import ModuleSpec, _load  # type: ignore[attr-defined]
 from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
 from _imp import source_hash
+from mmap import MAP_POPULATE, MAP_PRIVATE, PROT_READ, mmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,12 +138,17 @@ def _read(group: str) -> Sequence[Entry] | None:
     if sys.pycache_prefix is not None:
         return None
     try:
-        with open(_path(group), "rb", buffering=0) as file:
-            data = file.read()
-        # Against damage: what is no marshalled value can crash the interpreter.
-        if data[:_CHECK_SIZE] != source_hash(0, memoryview(data)[_CHECK_SIZE:]):
-            return None
-        magic, folder, entries = marshal.loads(memoryview(data)[_CHECK_SIZE:])
+        fd = os.open(_path(group), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # Mapped, since each page of a copy would be a fault. Bundles are replaced, never written to.
+            data = mmap(fd, 0, flags=MAP_PRIVATE | MAP_POPULATE, prot=PROT_READ)
+        finally:
+            os.close(fd)
+        with data, memoryview(data)[_CHECK_SIZE:] as body:
+            # Against damage: what is no marshalled value can crash the interpreter.
+            if data[:_CHECK_SIZE] != source_hash(0, body):
+                return None
+            magic, folder, entries = marshal.loads(body)
         if magic != MAGIC_NUMBER or folder != _FOLDER:
             return None
         stat = os.stat

@@ -51,6 +51,9 @@ def main(argv: Sequence[str]) -> int:
     if not parsed.arguments:
         raise UsageError("the following required arguments were not provided:\n  <WASM>")
     preloads = [_preload(text) for text in parsed.all("--preload")]
+    from wasmforge._start import import_together
+
+    import_together("engine", "linker", "wasi")
     config = settings.make_config()
     run = _Run(parsed, settings)
     try:

@@ -19,6 +19,7 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Final
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "TEXT_SECTION",
     "TRAP_SECTION",
     "checksum",
+    "checksum_of",
 ]
 
 TEXT_SECTION: Final = ".text"
@@ -84,6 +86,11 @@ def checksum(*parts: bytes | bytearray | memoryview) -> int:
     It is SipHash, which the interpreter has built in for its own files; CRC-32 is slower by half, and the module
     that has it takes 0.4 ms to load.
     """
+    return checksum_of(parts)
+
+
+def checksum_of(parts: Iterable[bytes | bytearray | memoryview]) -> int:
+    """`checksum` of parts of which each is valid until the next is asked for."""
     value = 0
     for part in parts:
         value = int.from_bytes(source_hash(value, part)[:4], "little")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import marshal
 import os
 
-from wasmforge.compiler.image import PAGE, checksum
+from wasmforge.compiler.image import PAGE, checksum_of
 from wasmforge.runtime.code_memory import FileSource
 from wasmforge.syntax.errors import WasmtimeError
 
@@ -118,19 +118,22 @@ class Originals:
 
     def checksum(self) -> int:
         """Of all bytes. Raises OSError."""
-        return checksum(*self._chunks())
+        return checksum_of(self._chunks())
 
-    def _chunks(self) -> Iterator[bytes]:
+    def _chunks(self) -> Iterator[bytes | memoryview]:
+        """All bytes in pieces, each of which is valid until the next."""
         if self.file is None:
             yield self.data
             return
+        # One buffer for all: each page of a new one would be a fault, which takes longer than reading the page.
+        buffer = memoryview(bytearray(min(_CHUNK, self.size)))
         at, end = self.offset, self.offset + self.size
         while at < end:
-            piece = os.pread(self.file.fd, min(_CHUNK, end - at), at)
-            if not piece:
+            done = os.preadv(self.file.fd, [buffer[: end - at]], at)
+            if not done:
                 return
-            yield piece
-            at += len(piece)
+            yield buffer[:done]
+            at += done
 
 
 class Growth:

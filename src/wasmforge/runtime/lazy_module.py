@@ -338,6 +338,10 @@ class LazyModule(CompiledModule):
     def function_entry(self, defined: int) -> int:
         return self._linkage[0] * defined
 
+    def function_entries(self, defined: list[int]) -> list[int]:
+        size = self._linkage[0]
+        return [size * x for x in defined]
+
     def function_range(self, defined: int) -> CodeRange | None:
         return self.code.function_range(defined)
 

@@ -18,6 +18,7 @@ import pytest
 import wasmforge
 from wasmforge import Engine, Instance, Module, Store
 from wasmforge.runtime.cache import grown, growth
+from wasmforge.runtime.grown_image import Originals
 from wasmforge.runtime.lazy_code import OPTIMISED
 from wasmforge.runtime.lazy_module import LazyModule
 from wasmforge.runtime.vm import traps
@@ -436,3 +437,15 @@ assert Instance(store, Module(engine, {text_of_answer()!r}), []).exports(store)[
 
 def text_of_answer() -> str:
     return '(module (func (export "answer") (result i32) (i32.const 42)))'
+
+
+def test_the_checksum_of_originals_is_over_every_part_of_a_file() -> None:
+    """They are read in parts, into one buffer."""
+    data = bytearray(os.urandom(5 << 19))
+    sound = Originals.of(data).checksum()
+    assert sound == Originals.of(data).checksum()
+    for place in (0, (1 << 20) - 1, 1 << 20, (2 << 20) + 5, len(data) - 1):
+        data[place] ^= 1
+        assert Originals.of(data).checksum() != sound, f"byte {place}"
+        data[place] ^= 1
+    assert Originals.of(data[:-1]).checksum() != sound

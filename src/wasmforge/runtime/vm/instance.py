@@ -287,8 +287,8 @@ def _segment_words(record: InstanceRecord, segment: ElementInfo) -> memoryview:
         words = [_evaluate(record, item) for item in segment.items]  # type: ignore[arg-type]
     else:
         start = record.vmctx + record.module.offsets.func_refs
-        position = record.module.func_ref_position
-        words = [start + VMFuncRef.SIZE * position(x) for x in segment.items]  # type: ignore[arg-type]
+        positions = record.module.func_ref_positions()
+        words = [start + VMFuncRef.SIZE * positions[x] for x in segment.items]  # type: ignore[index]
     return memoryview(pack(f"<{len(words)}Q", *words)).cast("Q")
 
 
