@@ -98,6 +98,13 @@ def test_enumerations() -> None:
     assert len(SegmentMode) == 3
     with pytest.raises(ValueError, match="9 is not a valid ExternKind"):
         ExternKind(9)
+    assert SegmentMode["ACTIVE"] is SegmentMode.ACTIVE
+    assert dict(SegmentMode.__members__) == {mode.name: mode for mode in SegmentMode}
+    for name in ("active", "__doc__", "__str__"):
+        with pytest.raises(KeyError, match=name):
+            SegmentMode[name]
+    with pytest.raises(TypeError, match="SegmentMode has members already"):
+        SegmentMode("active", "passive")  # type: ignore[call-overload]
 
 
 def test_named_tuples() -> None:

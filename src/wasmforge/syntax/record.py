@@ -152,7 +152,9 @@ else:
                 setattr(enumeration, key, member)
             return enumeration
 
-        def __call__(cls, value):
+        def __call__(cls, value, names=None):
+            if names is not None:  # the standard library's way to make an enumeration without a class statement
+                raise TypeError(f"{cls.__qualname__} has members already")
             try:
                 return cls._by_value[value]
             except KeyError:
@@ -174,8 +176,8 @@ else:
         def __len__(cls):
             return len(cls._by_value)
 
-        def __contains__(cls, value):
-            return value in cls._by_value or any(value is member for member in cls)
+        def __contains__(cls, member):
+            return member in cls._by_value or any(member is other for other in cls)
 
     class Enum(metaclass=_EnumType):
         """Members are singletons with a `name` and a `value`."""
