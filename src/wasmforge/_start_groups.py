@@ -24,11 +24,11 @@ GROUPS: Final = {
         """
         _managed compiler syntax syntax.record syntax.features syntax.types compiler.environ runtime runtime.lock
         runtime.ffi runtime.libc runtime.lifetime syntax.canonical syntax.errors runtime.type_registry
-        runtime.engine_state engine runtime.module_registry runtime.vm runtime.mapping runtime.vm.records
-        runtime.vm.func runtime.vm.traps syntax.externs runtime.vm.instance runtime.vm.limits
-        runtime.vm.store_context runtime.store store compiler.image compiler.target compiler.compatibility
-        compiler.info runtime.code runtime.code_memory runtime.compiled_module module extern instance func_
-        runtime.native.image runtime.native.loader runtime.native.objects runtime.native.signals
+        runtime.engine_state engine compiler.image runtime.code_registry runtime.code runtime.module_registry
+        runtime.vm runtime.mapping runtime.vm.records runtime.vm.func runtime.vm.traps syntax.externs
+        runtime.vm.instance runtime.vm.limits runtime.vm.store_context runtime.store store compiler.target
+        compiler.compatibility compiler.info runtime.code_memory runtime.compiled_module module extern instance
+        func_ runtime.native.image runtime.native.loader runtime.native.objects runtime.native.signals
         runtime.native.threads runtime.native.gates runtime.native.stacks runtime.native runtime.vm.libcalls
         runtime.vm.hooks
         """
