@@ -197,8 +197,8 @@ _GROUPS = {
     "engine": ("engine",),
     "linker": ("engine", "linker"),
     "loading": ("engine", "linker", "loading"),
-    "wasi": ("engine", "linker", "wasi"),
-    "wasi.sandbox": ("engine", "linker", "wasi"),
+    "wasi": ("engine", "linker", "wasi", "config"),
+    "wasi.sandbox": ("engine", "linker", "wasi", "config"),
 }
 
 

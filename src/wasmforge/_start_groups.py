@@ -54,12 +54,18 @@ GROUPS: Final = {
         values globals_ table loading
         """
     ),
-    # `WasiConfig`, and the functions of WASI.
+    # The functions of WASI and what they work on.
     "wasi": _group(
         """
         wasi wasi.abi wasi.waiting wasi.errno wasi.native wasi.descriptors wasi.fd_functions wasi.path_functions
         wasi.poll_function wasi.process_functions wasi.preview1 wasi.guest_memory wasi.binding wasi.preview0
-        wasi.clocks wasi.context wasi.files wasi.beneath wasi.host_files wasi.streams wasi.config
+        wasi.clocks wasi.context
+        """
+    ),
+    # `WasiConfig`, which the command line does without.
+    "config": _group(
+        """
+        wasi.files wasi.beneath wasi.host_files wasi.streams wasi.config
         """
     ),
 }

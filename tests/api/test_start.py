@@ -21,6 +21,7 @@ BEFORE = {
     "linker": ("engine",),
     "loading": ("engine", "linker"),
     "wasi": ("engine", "linker"),
+    "config": ("engine", "linker", "wasi"),
 }
 """The groups that have been imported when one is asked for."""
 

@@ -353,6 +353,15 @@ def test_an_image_needs_no_compiler(tmp_path: Path) -> None:
     assert result.stdout == "hello\n7 []\n", result.stderr
 
 
+def test_only_the_end_of_the_process_leaves_cycles_where_they_are() -> None:
+    program = (
+        "import gc, sys\nfrom wasmforge.cli import main\nsys.argv[1:] = ['--version']\n"
+        "print(main(['--version']), gc.get_freeze_count(), main(), gc.get_freeze_count() > 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], env=_environment(), capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "0 0 0 True", result.stderr
+
+
 # --- Progress
 
 
