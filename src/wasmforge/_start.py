@@ -4,8 +4,8 @@ process that maps an image and calls it, and a third of that of one that runs a 
 
 For each of a hundred modules the import system looks into directories, asks for the state of five files and opens one,
 which takes more time than running the modules does. Here they are loaded one after the other in the order in which
-they need each other, by the import system's own function for a module that was found. A finder stands in front of the
-others meanwhile, for what is imported out of this order.
+they need each other, by the import system's own function for a module that was found, under its lock. A finder stands
+in front of the others meanwhile, for what is imported out of this order.
 
 A bundle is used when size and time of each source are those it was made of, which is the rule of `.pyc` files. It
 lies in `__pycache__`: whoever can write there can replace the modules anyway. Where that directory cannot be written,
@@ -18,7 +18,7 @@ import gc
 import marshal
 import os
 import sys
-from _frozen_importlib import ModuleSpec, _load  # type: ignore[attr-defined]
+from _frozen_importlib import ModuleSpec, _load_unlocked, _ModuleLockManager  # type: ignore[attr-defined]
 from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
 from _imp import source_hash
 from mmap import MAP_POPULATE, MAP_PRIVATE, PROT_READ, mmap
@@ -120,10 +120,12 @@ def _import_entries(entries: Sequence[Entry]) -> None:
             if name in modules or entry[5] is None:
                 continue
             parent, _, child = name.rpartition(".")
-            if parent in modules:
-                setattr(modules[parent], child, _load(_spec(entry)))
-            else:
+            if parent not in modules:
                 __import__(name)
+                continue
+            with _ModuleLockManager(name):
+                if name not in modules:  # still: another thread may have loaded it while this one waited
+                    setattr(modules[parent], child, _load_unlocked(_spec(entry)))
     finally:
         sys.meta_path.remove(finder)
 

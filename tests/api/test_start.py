@@ -158,3 +158,34 @@ print(gc.isenabled(), gc.get_freeze_count() == frozen)
 """
     run(package, code=code)
     assert run(package, code=code)[:2] == ["False", "True"]
+
+
+def test_threads_that_start_together_get_the_same_modules(package: Path) -> None:
+    """Two that load one group at the same time must not both run a module: there would be two of each class."""
+    code = """
+import threading
+import wasmforge
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(6)
+wrong = []
+def start():
+    barrier.wait()
+    try:
+        wasmforge.Engine(); wasmforge.WasiConfig()
+    except BaseException as error:
+        wrong.append(repr(error))
+threads = [threading.Thread(target=start) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+for name, module in list(sys.modules.items()):
+    if name.startswith("wasmforge."):
+        for value in vars(module).values():
+            home = sys.modules.get(getattr(value, "__module__", None) or "")
+            if isinstance(value, type) and home is not None and "<locals>" not in value.__qualname__:
+                if getattr(home, value.__name__, value) is not value:
+                    wrong.append(f"{name} has another {home.__name__}.{value.__name__}")
+print(*wrong, sep=";")
+"""
+    run(package, code=code)
+    for _ in range(10):
+        assert run(package, code=code) == []
