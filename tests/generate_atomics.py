@@ -1,16 +1,14 @@
 """Random modules with atomic instructions on a memory of one thread: every access, notify, wait and fence, among
-everything that `generate` makes. `python -m tests.generate_atomics FUNCTIONS [FIRST_SEED [ENGINE...]]` compares.
+everything that `generate` makes. `python -m tests.differential atomics` compares.
 
 Most addresses are aligned as they must be; some are not, or lie outside. Waiting traps, since the memory is not shared.
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from typing import Final
 
-from tests.generate import Body, ModuleMaker, compare, engines
+from tests.generate import Body, ModuleMaker
 from wasmforge.binary.leb128 import encode_signed
 from wasmforge.syntax.atomics import ATOMIC_INSTRUCTIONS, FENCE
 from wasmforge.syntax.instructions import INSTRUCTIONS, opcode_bytes
@@ -54,24 +52,3 @@ class AtomicBody(Body):
 
 class AtomicModuleMaker(ModuleMaker):
     body = AtomicBody
-
-
-def main() -> None:
-    wanted = int(sys.argv[1])
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    made = engines(*(sys.argv[3:] or ("baseline", "wasmtime", "llvm")))
-    done = failed = 0
-    start = time.monotonic()
-    while done < wanted:
-        maker = AtomicModuleMaker(seed, 24)
-        for line in compare(made, maker.make(), seed):
-            print(line, flush=True)
-            failed += 1
-        done += maker.count - 1
-        seed += 1
-    print(f"{done} functions, {failed} differences, {time.monotonic() - start:.0f} s, next seed {seed}")
-    sys.exit(1 if failed else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,5 @@
 """Random modules with vectors: all 256 instructions, v128 in locals, globals, blocks, calls and memory. An extension of
-`generate`, whose `main` makes every other module with it.
+`generate`; `python -m tests.differential functions` makes every other module with it.
 
 As there, nothing depends on the bits of a NaN: float vectors are computed in trees of instructions, and the root of
 each replaces the lanes that are NaNs by the canonical one. Relaxed instructions are for engines whose results are those

@@ -1,6 +1,6 @@
 """Generated modules with several memories and tables, 32 and 64 bits wide, with pages of one byte: the same results,
 traps and memories in the baseline compiler with and without guard pages, in wasmtime and in the LLVM compiler.
-`python -m tests.generate_memories` does more of it."""
+`python -m tests.differential memories` does more of it."""
 
 from __future__ import annotations
 

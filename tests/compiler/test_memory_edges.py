@@ -289,3 +289,33 @@ def test_a_memory_beyond_four_gigabytes(engine: Engine) -> None:
     view[0] = 5
     assert x["load"](store, 0) == 5, "the base does not move"
     assert wasmforge.MemoryType(wasmforge.Limits(1, 0x20000), is_64=True) == x["m"].type(store)
+
+
+@pytest.mark.parametrize("t", ["i32", "i64"])
+def test_atomic_accesses_at_every_edge(engine: Engine, t: str) -> None:
+    """What is not aligned traps as that, wherever it lies; `index + offset` is not cut short for it. For notify and wait
+    only, a sum beyond the index space comes before."""
+    offsets = [0, 1, 4, 65528, 65533, M32 - 1, M32 - 8]
+    if t == "i64":
+        offsets += [(1 << 60) + 1, (1 << 60) + 8, (1 << 62) + 4, (1 << 63) + 2, 1 << 63, M64 - 8, M64 - 1]
+    accesses = {"i32.atomic.load16_u": 2, "i64.atomic.load32_u": 4, "i64.atomic.load": 8, "memory.atomic.notify": 4}
+    functions = []
+    texts = []
+    for n, offset in enumerate(offsets):
+        for access, size in accesses.items():
+            name = f"f{n}_{access.rpartition('.')[2]}"
+            functions.append((name, offset, size))
+            count = "(i32.const 0)" if "notify" in access else ""
+            access = f"{access} offset={offset} (local.get 0) {count}"
+            texts.append(f'(func (export "{name}") (param {t}) (drop ({access})))')
+    store = Store(engine)
+    module = Module(engine, f"(module (memory {t} 1 2) {' '.join(texts)})")
+    x = Instance(store, module, []).exports(store)
+    space = M64 if t == "i64" else M32
+    for name, offset, size in functions:
+        for index in (0, 1, 4, 8, 65528, 65535, 65536, space - 8, space - 1):
+            fits = "MEMORY_OUT_OF_BOUNDS" if index + offset + size > 65536 else None
+            expected = "HEAP_MISALIGNED" if (index + offset) % size else fits
+            if name.endswith("_notify") and index + offset >= space:
+                expected = "MEMORY_OUT_OF_BOUNDS"
+            assert outcome(x[name], store, signed(index, t)) == expected, (name, hex(index), hex(offset), size)

@@ -28,6 +28,7 @@ from wasmforge.syntax.types import (
     I32,
     I64,
     ExternKind,
+    FuncType,
     GlobalType,
     Limits,
     MemoryType,
@@ -126,6 +127,13 @@ def test_what_needs_a_switched_off_proposal_is_refused_by_name(module: Module, f
     message = without(module, feature)
     assert name in message
     assert f"set Config.{KNOBS[feature].setting} = True" in message
+
+
+def test_an_access_that_names_memory_0_needs_multi_memory() -> None:
+    """Section 5.4.6: the flag for a memory index is no form of earlier versions, also when the index is 0."""
+    load = bytes.fromhex("4100 28420000 1a 0b")
+    module = Module([FuncType((), ())], functions=[0], memories=[MEMORY], code=[FunctionBody((), load)])
+    assert "wasm_multi_memory" in without(module, Feature.MULTI_MEMORY)
 
 
 def test_memory_types() -> None:

@@ -318,6 +318,9 @@ def _set_unreachable(stack: vec[i64], base: i64) -> i64:
 _INTERPRETED: Final = interpreted(_set_unreachable)
 
 
+_MULTI_MEMORY: Final = int(Feature.MULTI_MEMORY)
+
+
 def _check_memory_argument(c: Context, code: bytes, pc: int, natural: int, base: int, at: int) -> tuple[int, int]:
     """Checks a memarg at `pc`; returns the type of the memory's addresses and the index after it (section 5.4.6)."""
     align, after = read_unsigned(code, pc, 32, base)
@@ -325,6 +328,7 @@ def _check_memory_argument(c: Context, code: bytes, pc: int, natural: int, base:
     if align >= 2 * _MEMORY_INDEX_FOLLOWS:
         raise MalformedError("malformed memop flags", base + pc)
     if align >= _MEMORY_INDEX_FOLLOWS:
+        require(c, _MULTI_MEMORY, at)  # without it the flag is no form at all, whatever the index
         align -= _MEMORY_INDEX_FOLLOWS
         memory, after = read_unsigned(code, after, 32, base)
     memory_offset, after = read_unsigned(code, after, 64, base)

@@ -1,5 +1,5 @@
 """Random modules give the same results, traps, globals and memories in the baseline compiler, with and without guard
-pages, as in wasmtime and in the LLVM compiler. `python -m tests.generate` does more of it."""
+pages, as in wasmtime and in the LLVM compiler. `python -m tests.differential` does more of it."""
 
 from __future__ import annotations
 

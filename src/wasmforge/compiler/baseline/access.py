@@ -35,6 +35,7 @@ __all__ = [
     "table_get",
     "table_set",
     "table_size",
+    "whole_offset",
 ]
 
 _SIZE: Final = bytes(BY_OPCODE[opcode].access if opcode in BY_OPCODE else 0 for opcode in range(256))
@@ -44,18 +45,24 @@ _UNREACHABLE: Final = 0x1000000000000000
 assert _UNREACHABLE == UNREACHABLE_SIZE
 
 
-def _offset(s: Body) -> i64:
-    """Reads a memarg: the memory goes to `s.memory`, the offset is returned, cut where every access traps anyway."""
+def whole_offset(s: Body) -> i64:
+    """Reads a memarg: the memory goes to `s.memory`, the offset is returned."""
     s.memory = 0
     if s.code[s.pc] & 0x40:
         s.unsigned()
         s.memory = s.unsigned()
     else:
         s.pc += 1
-    offset = s.unsigned()
+    return s.unsigned()
+
+
+def _offset(s: Body) -> i64:
+    """Reads a memarg; the offset is cut where every access traps anyway. Its low bits stay, since an atomic access that
+    is not aligned has a trap of its own."""
+    offset = whole_offset(s)
     # From 2**63 on, the number is negative where this is compiled.
     if offset < 0 or offset > _UNREACHABLE:
-        return _UNREACHABLE
+        return _UNREACHABLE | (offset & 7)
     return offset
 
 

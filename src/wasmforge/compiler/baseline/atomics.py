@@ -7,7 +7,7 @@ x86-64 whatever page or cache line it lies in.
 
 from __future__ import annotations
 
-from wasmforge.compiler.baseline.access import _address, _offset, _operand
+from wasmforge.compiler.baseline.access import _address, _offset, _operand, whole_offset
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import Body
 from wasmforge.compiler.baseline.calls import call_builtin
@@ -179,7 +179,9 @@ def _compare_exchange(s: Body, size: i64) -> None:
 
 def _wait(s: Body, number: i64) -> None:
     """notify and wait are builtins, which check alignment and bounds themselves."""
-    offset = _offset(s)
-    s.push(CONST, offset)
+    offset = whole_offset(s)
+    # A constant is a signed number. Where this is compiled, the offset is one already.
+    half: i64 = (offset >> 63 & 1) << 62
+    s.push(CONST, (offset & 0x7FFFFFFFFFFFFFFF) - half - half)
     s.push(CONST, s.memory)
     call_builtin(s, _WAITS[number])

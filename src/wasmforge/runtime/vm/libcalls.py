@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from wasmforge.runtime.store import instance_of, store_of_id
 from wasmforge.runtime.vm.instance import NO_WORDS
-from wasmforge.runtime.vm.traps import trap
+from wasmforge.runtime.vm.traps import memory_out_of_bounds, trap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from wasmforge.runtime.store import VMStore
+    from wasmforge.runtime.vm.memory import LinearMemory
 
 __all__ = ["BUILTIN_FUNCTIONS"]
 
@@ -98,12 +99,20 @@ def _tier_up(vmctx: int, defined: int) -> None:
     instance_of(vmctx).module.function_is_hot(defined)
 
 
+def _atomic_address(memory: LinearMemory, index: int, offset: int) -> int:
+    """The effective address. One beyond the index space is out of bounds before it is not aligned, as in Wasmtime."""
+    address = index + offset
+    if address >> (64 if memory.declared_type.is_64 else 32):
+        raise memory_out_of_bounds()
+    return address
+
+
 def _memory_atomic_notify(vmctx: int, index: int, count: int, offset: int, memory: int) -> int:
     """memory.atomic.notify -> how many threads were woken; traps."""
-    address = index + offset
     from wasmforge.runtime.vm.shared_memory import SharedMemoryView, check_atomic_address
 
     found = instance_of(vmctx).memories[memory]
+    address = _atomic_address(found, index, offset)
     if isinstance(found, SharedMemoryView):
         return found.shared.notify(address, count)
     check_atomic_address(address, 4, found.byte_length)
@@ -113,10 +122,10 @@ def _memory_atomic_notify(vmctx: int, index: int, count: int, offset: int, memor
 def _memory_atomic_wait(vmctx: int, index: int, expected: bytes, timeout: int, offset: int, memory: int) -> int:
     """memory.atomic.wait32 and wait64 -> 0 woken, 1 another value, 2 timed out; traps. `timeout` are the nanoseconds as
     an unsigned number; negative ones wait for ever."""
-    address = index + offset
     from wasmforge.runtime.vm.shared_memory import SharedMemoryView, check_atomic_address
 
     found = instance_of(vmctx).memories[memory]
+    address = _atomic_address(found, index, offset)
     if isinstance(found, SharedMemoryView):
         return found.shared.wait(address, expected, None if timeout >> 63 else timeout)
     check_atomic_address(address, len(expected), found.byte_length)
