@@ -70,7 +70,11 @@ def main() -> None:
               (then (i32.const 0))
               (else (i32.add (i32.const 1) (call $half (local.get 0)))))))""",
     )
-    half = Func(store, FuncType([i32], [i32]), lambda n: halvings(store, n // 2))
+
+    def halve(n: int) -> object:
+        return halvings(store, n // 2)
+
+    half = Func(store, FuncType([i32], [i32]), halve)
     halvings = Instance(store, module, [half]).exports(store)["halvings"]
     print("halvings of 1000:", halvings(store, 1000))
 

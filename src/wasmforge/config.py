@@ -225,20 +225,22 @@ class Config(Managed):
 
     # --- Proposals ------------------------------------------------------------------------------------------
 
-    wasm_reference_types = _feature(Feature.REFERENCE_TYPES, "References as values, and several tables")
-    wasm_bulk_memory = _always("wasm_bulk_memory", "bulk memory operations are")
-    wasm_multi_value = _always("wasm_multi_value", "functions with several results are")
-    wasm_threads = _feature(Feature.THREADS, "Shared memories and atomic instructions")
-    wasm_tail_call = _feature(Feature.TAIL_CALL, "Tail calls")
-    wasm_function_references = _feature(
+    wasm_reference_types: bool = _feature(Feature.REFERENCE_TYPES, "References as values, and several tables")
+    wasm_bulk_memory: bool = _always("wasm_bulk_memory", "bulk memory operations are")
+    wasm_multi_value: bool = _always("wasm_multi_value", "functions with several results are")
+    wasm_threads: bool = _feature(Feature.THREADS, "Shared memories and atomic instructions")
+    wasm_tail_call: bool = _feature(Feature.TAIL_CALL, "Tail calls")
+    wasm_function_references: bool = _feature(
         Feature.FUNCTION_REFERENCES, "Typed function references, and types that refer to types"
     )
-    wasm_wide_arithmetic = _feature(Feature.WIDE_ARITHMETIC, "Instructions on integers of 128 bits")
-    wasm_extended_const = _feature(
+    wasm_wide_arithmetic: bool = _feature(Feature.WIDE_ARITHMETIC, "Instructions on integers of 128 bits")
+    wasm_extended_const: bool = _feature(
         Feature.EXTENDED_CONST, "Addition, subtraction and multiplication in constant expressions"
     )
-    wasm_simd = _feature(Feature.SIMD, "Vector instructions and the type v128")
-    wasm_relaxed_simd = _feature(Feature.RELAXED_SIMD, "Vector instructions whose results depend on the processor")
+    wasm_simd: bool = _feature(Feature.SIMD, "Vector instructions and the type v128")
+    wasm_relaxed_simd: bool = _feature(
+        Feature.RELAXED_SIMD, "Vector instructions whose results depend on the processor"
+    )
 
     @_setting
     def wasm_relaxed_simd_deterministic(self, enable: bool) -> None:
@@ -246,9 +248,9 @@ class Config(Managed):
         deterministic profile. Off by default: they are what the processor does fastest."""
         self._set("relaxed_simd_deterministic", _bool(enable))
 
-    wasm_multi_memory = _feature(Feature.MULTI_MEMORY, "Several memories in a module")
-    wasm_memory64 = _feature(Feature.MEMORY64, "64-bit memories and tables")
-    wasm_custom_page_sizes = _feature(Feature.CUSTOM_PAGE_SIZES, "Memories with pages of one byte")
+    wasm_multi_memory: bool = _feature(Feature.MULTI_MEMORY, "Several memories in a module")
+    wasm_memory64: bool = _feature(Feature.MEMORY64, "64-bit memories and tables")
+    wasm_custom_page_sizes: bool = _feature(Feature.CUSTOM_PAGE_SIZES, "Memories with pages of one byte")
 
     @_setting
     def wasm_exceptions(self, enable: bool) -> None:

@@ -86,7 +86,7 @@ class Linker(Managed):
         """Whether a name may be defined again, which replaces the definition. Off at first. Can be set, not read."""
         self._allow_shadowing = bool(allow)
 
-    allow_shadowing = property(None, _set_allow_shadowing, None, _set_allow_shadowing.__doc__)
+    allow_shadowing: Any = property(None, _set_allow_shadowing, None, _set_allow_shadowing.__doc__)
 
     def _insert(self, module: str, name: str, definition: Entity | _HostFunction) -> None:
         self._check_open()

@@ -15,6 +15,7 @@ from wasmforge.syntax.errors import WasmtimeError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import ClassVar
 
     from wasmforge.runtime import VMStore
     from wasmforge.runtime.type_registry import TypeCollection
@@ -231,8 +232,8 @@ class Limits:
     __slots__ = ("max", "min")
 
     def __init__(self, min: int, max: int | None) -> None:  # noqa: A002 - the package's parameter names
-        self.min = min
-        self.max = max
+        self.min: int = min
+        self.max: int | None = max
 
     @classmethod
     def _wrap(cls, limits: syntax.Limits) -> Limits:
@@ -241,7 +242,7 @@ class Limits:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Limits) and self.min == other.min and self.max == other.max
 
-    __hash__ = None  # type: ignore[assignment]  # mutable, as in the package
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # mutable, as in the package
 
     def __repr__(self) -> str:
         return f"Limits({self.min}, {self.max})"

@@ -22,7 +22,7 @@ from wasmforge.types import ValType, _from_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
     from wasmforge.func_ import Func
     from wasmforge.runtime import VMStore
@@ -181,7 +181,7 @@ class Val:
             return self._code == other._code and bool(self._value == other._value)
         return bool(self._value == other)
 
-    __hash__ = None  # type: ignore[assignment]  # equal to plain values of several types
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # equal to plain values of several types
 
     def __repr__(self) -> str:
         return f"Val.{self.type}({self._value!r})" if self._code != EXTERNREF else f"Val.externref({self._value!r})"

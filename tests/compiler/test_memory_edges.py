@@ -293,8 +293,8 @@ def test_a_memory_beyond_four_gigabytes(engine: Engine) -> None:
 
 @pytest.mark.parametrize("t", ["i32", "i64"])
 def test_atomic_accesses_at_every_edge(engine: Engine, t: str) -> None:
-    """What is not aligned traps as that, wherever it lies; `index + offset` is not cut short for it. For notify and wait
-    only, a sum beyond the index space comes before."""
+    """What is not aligned traps as that, wherever it lies; `index + offset` is not cut short. For notify and
+    wait alone, a sum beyond the index space comes before."""
     offsets = [0, 1, 4, 65528, 65533, M32 - 1, M32 - 8]
     if t == "i64":
         offsets += [(1 << 60) + 1, (1 << 60) + 8, (1 << 62) + 4, (1 << 63) + 2, 1 << 63, M64 - 8, M64 - 1]

@@ -102,11 +102,11 @@ class CompletedRun:
         stderr: bytes | str | None,
         files: Files,
     ) -> None:
-        self.args = args
-        self.returncode = returncode
-        self.stdout = stdout
-        self.stderr = stderr
-        self.files = files
+        self.args: list[str] = args
+        self.returncode: int = returncode
+        self.stdout: bytes | str | None = stdout
+        self.stderr: bytes | str | None = stderr
+        self.files: Files = files
 
     def check_returncode(self) -> None:
         """Raises `subprocess.CalledProcessError` unless the exit status is 0."""
