@@ -17,12 +17,12 @@ import pytest
 from tests.compiler.test_positions import FIRST_OFFSET, Disassembly, accesses, pipeline, with_positions
 from tests.compiler.test_vectors import immediates
 from wasmforge import Config, Engine, Func, Instance, Module, Store, Trap, TrapCode
-from wasmforge.binary import instructions
+from wasmforge.binary import decode, encode, instructions
 from wasmforge.compiler.tables import trap_table
 from wasmforge.compiler.trap import TrapKind
-from wasmforge.syntax.features import ALL_FEATURES
+from wasmforge.syntax.features import ALL_FEATURES, Feature
 from wasmforge.syntax.instructions import INSTRUCTIONS, InstructionRow
-from wasmforge.syntax.types import VALUE_TYPES
+from wasmforge.syntax.types import I32, I64, VALUE_TYPES
 
 __all__ = ["pipeline"]
 
@@ -35,6 +35,8 @@ KINDS: Final = {
 
 SHAPES: Final = {
     "at once": "(local.set $x {load}) {consume}",
+    "behind a branch": "(if (i32.eqz (global.get 0)) (then (unreachable)))"
+    " (global.set 0 (i32.sub (global.get 0) (i32.const 1))) (local.set $x {load}) {consume}",
     # The blocks become one, and the local is what was loaded.
     "merged": "(block (local.set $x {load}) (br_if 0 (i32.const 1)) (local.set $x (local.get $y))) {consume}",
     "phi": "(local.set $x (block (result {type}) (if (result {type}) (i32.const 1) (then {load})"
@@ -78,7 +80,7 @@ def function(row: InstructionRow, which: int, shape: str, text: str, load: Instr
 @pytest.mark.usefixtures("pipeline")
 def test_what_consumes_a_load_has_its_position() -> None:
     names, texts = zip(*functions(), strict=True)
-    module = with_positions(f"(module (memory 1) {' '.join(texts)})")
+    module = with_positions(f"(module (memory 1) (global (mut i32) (i32.const 9)) {' '.join(texts)})")
     compiled = Disassembly(module, features=ALL_FEATURES)
     assert len(names) > 1500
     for k, (name, body) in enumerate(zip(names, module.code, strict=True)):
@@ -107,3 +109,33 @@ def test_the_trap_itself() -> None:
         with pytest.raises(Trap) as caught:
             f(store, 65536, condition, 5)
         assert caught.value.trap_code == TrapCode.MEMORY_OUT_OF_BOUNDS
+
+
+MASKED: Final = [r.mnemonic for t in (I32, I64) for r in KINDS[t] if r.feature != Feature.THREADS and r.access < 8]
+
+
+@pytest.mark.parametrize("load", MASKED)
+def test_a_load_whose_bits_are_cut_and_become_an_address(load: str) -> None:
+    """LLVM widens such a load, which loses its location, and the next machine instruction need not be its consumer; nor
+    need any before it have a location. Wide enough masks do not matter, narrow ones do."""
+    config = Config()
+    config.strategy = "llvm"
+    store = Store(Engine(config))
+    index = "(local.get $x)" if load[:3] == "i32" else "(i32.wrap_i64 (local.get $x))"
+    texts = [
+        f"""(func (export "f{mask}") (param i32) (result i32) (local $x {load[:3]})
+        (global.set 0 (i32.sub (global.get 0) (i32.const 1)))
+        (local.set $x ({load} (local.get 0)))
+        (drop (i32.atomic.rmw.xchg (i32.const 0) (i32.const 255)))
+        (i32.load8_u (i32.and {index} (i32.const {mask}))))"""
+        for mask in (5, 127, 32764, 65535)
+    ]
+    text = f'(module (memory 1 1) (global (mut i32) (i32.const 0)) {" ".join(texts)})'
+    module = with_positions(text)
+    exports = Instance(store, Module(store.engine, encode(module)), []).exports(store)
+    for export, body in zip(module.exports, decode(encode(module)).code, strict=True):
+        position = next(i.offset for i in instructions(body.code, body.offset) if i.row.mnemonic == load)
+        with pytest.raises(Trap) as caught:
+            exports[export.name](store, -1)
+        assert caught.value.trap_code == TrapCode.MEMORY_OUT_OF_BOUNDS
+        assert [frame.module_offset for frame in caught.value.frames] == [position], export.name

@@ -260,6 +260,8 @@ def test_data_instructions_need_the_data_count_section(source: str) -> None:
         ("10", "unexpected end of section or function"),
         ("fc", "unexpected end of section or function"),
         ("fc 08 00", "unexpected end of section or function"),
+        ("fe 03 01 0b", "malformed atomic ordering: expected a zero byte"),
+        ("fe 03", "unexpected end of section or function"),
     ],
 )
 def test_malformed_bodies(code: str, message: str) -> None:

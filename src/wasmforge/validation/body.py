@@ -1112,6 +1112,8 @@ def _check_atomic(
         raise opcode_error(_ATOMIC_PREFIX << 12 | min(number, 0xFFF), base + at)
     require(c, _THREADS, at)
     if alignment == atomics.FENCE:
+        if code[pc]:
+            raise MalformedError("malformed atomic ordering: expected a zero byte", base + pc)
         return pc + 1, top
     if code[pc] & ~_MEMORY_INDEX_FOLLOWS < alignment:
         raise Invalid(f"alignment must be natural: 2**{alignment} bytes for this atomic instruction", at)

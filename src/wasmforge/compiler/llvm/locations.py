@@ -20,6 +20,9 @@ _MAY_FAULT: Final = 1 + TrapKind.MEMORY_OUT_OF_BOUNDS
 _LOCATION: Final = re.compile(r"^!(\d+) = !DILocation\(line: (\d+)(?:, column: (\d+))?", re.MULTILINE)
 _ATTACHED: Final = ", !dbg !"
 _OPERAND: Final = re.compile(r"%[\w.]+")
+_LOADED: Final = re.compile(r"  (%[\w.]+) = load volatile i(\d+), ")
+_MASKED: Final = re.compile(r"  (%[\w.]+) = and i\d+ (%[\w.]+), (-?\d+)")
+_WIDENED: Final = re.compile(r"  (%([\w.]+)) = zext (?:nneg )?i(\d+) (%[\w.]+) to i(\d+)(.*)")
 _ACCESS: Final = re.compile(r"  (?:%\S+ = )?(?:load|store|fence|atomicrmw|cmpxchg) ")
 
 
@@ -39,7 +42,7 @@ def with_locations_of_loads(text: str) -> str:
             lines_of[number] = int(line)
     if not lines_of:
         return text
-    out = text.split("\n")
+    out = _masked_when_wide(text).split("\n")
     fresh: dict[str, str] = {}  # values from memory, with the number of the load's location
     pending = ""  # of a switch, whose location stands behind its cases
     for k, line in enumerate(out):
@@ -80,4 +83,36 @@ def with_locations_of_loads(text: str) -> str:
         out[k] = line + location
         if line[2] == "%":
             fresh[names[0]] = found
+    return "\n".join(out)
+
+
+def _masked_when_wide(text: str) -> str:
+    """The module's `text`, in which a guest load that is masked by a constant and widened then is widened first.
+
+    Code generation turns the order round too, but the load that it makes for it has no location.
+    """
+    out = text.split("\n")
+    loaded: set[str] = set()
+    masked: dict[str, tuple[str, int]] = {}
+    for k, line in enumerate(out):
+        if line[:6] == "define":
+            loaded.clear()
+            masked.clear()
+        elif " = load volatile i" in line:
+            found = _LOADED.match(line)
+            if found is not None:
+                loaded.add(found[1])
+        elif " = and i" in line:
+            found = _MASKED.match(line)
+            if found is not None and found[2] in loaded:
+                masked[found[1]] = found[2], int(found[3])
+        elif masked and " = zext " in line:
+            found = _WIDENED.match(line)
+            if found is not None and found[4] in masked:
+                name, number, narrow, operand, wide, location = found.groups()
+                load, mask = masked[operand]
+                out[k] = (
+                    f"  %wide.{number} = zext i{narrow} {load} to i{wide}{location}\n"
+                    f"  {name} = and i{wide} %wide.{number}, {mask & (1 << int(narrow)) - 1}{location}"
+                )
     return "\n".join(out)
