@@ -130,7 +130,7 @@ def test_a_load_whose_bits_are_cut_and_become_an_address(load: str) -> None:
         (i32.load8_u (i32.and {index} (i32.const {mask}))))"""
         for mask in (5, 127, 32764, 65535)
     ]
-    text = f'(module (memory 1 1) (global (mut i32) (i32.const 0)) {" ".join(texts)})'
+    text = f"(module (memory 1 1) (global (mut i32) (i32.const 0)) {' '.join(texts)})"
     module = with_positions(text)
     exports = Instance(store, Module(store.engine, encode(module)), []).exports(store)
     for export, body in zip(module.exports, decode(encode(module)).code, strict=True):

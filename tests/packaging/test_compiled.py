@@ -6,10 +6,12 @@ mypyc's integers differ from Python's in ways that no type checker shows: an `i6
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,27 @@ def run(library: Path, *arguments: str) -> str:
 
 reason = why_not()
 needs_compiled = pytest.mark.skipif(reason is not None, reason=str(reason))
+
+
+@needs_compiled
+def test_the_declared_dependencies_are_enough(tmp_path: Path) -> None:
+    """An environment for development has more: what the compiled modules import of it nobody would miss."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for requirement in declared:
+        distribution = importlib.metadata.distribution(requirement.partition(">")[0])
+        for top in {file.parts[0] for file in distribution.files or () if file.parts[0] != ".."}:
+            if not (tmp_path / top).exists():
+                (tmp_path / top).symlink_to(str(distribution.locate_file(top)))
+    code = (
+        f"import sys; sys.path += {[str(COMPILED), str(tmp_path)]!r}\n"
+        "from wasmforge import Config, Engine, Module, wat2wasm\n"
+        "config = Config(); config.cache = False; config.strategy = 'baseline'\n"
+        "Module(Engine(config), wat2wasm('(module (func (drop (i32.const 1))))'))\n"
+        "import wasmforge.binary, wasmforge.compiler.baseline.compile; print(wasmforge.binary.decoder.__file__)"
+    )
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().endswith(".so")
 
 
 def outcomes(library: Path) -> dict[str, Any]:

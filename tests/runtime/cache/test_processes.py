@@ -1,7 +1,8 @@
 """Many processes compile the same and different modules into one cache while some are killed and others remove
 entries: every one that ends by itself has computed the right answers, and so does every later one.
 
-`python -m tests.runtime.cache.test_processes 200` runs the large variant by itself.
+`python -m tests.runtime.cache.test_processes 200` runs the large variant by itself, `... 200 auto` that of entries that
+grow: processes that call some functions of each module and keep what both compilers have made of them.
 """
 
 from __future__ import annotations
@@ -39,11 +40,58 @@ for n in numbers:
 print("right")
 """
 
+FUNCTIONS = 30
+
+GROWING_CHILD = """
+import os, random, sys, time
+from tests.runtime.cache.modules import hold_sources_steady
+from tests.runtime.cache.test_processes import FUNCTIONS, many_functions, value
+hold_sources_steady()
+from wasmforge import Config, Engine, Instance, Module, Store
+from wasmforge.runtime.cache.settings import CacheSettings
+seed, modules, limit = map(int, sys.argv[1:])
+r = random.Random(seed)
+for n in r.sample(range(modules), modules):
+    config = Config()
+    config.strategy = "auto"
+    config.tier_up_threshold = 20
+    config._cache = CacheSettings(os.environ["WASMFORGE_CACHE"], size_limit=limit)
+    store = Store(Engine(config))
+    exports = Instance(store, Module(store.engine, many_functions(n)), []).exports(store)
+    for k in r.sample(range(FUNCTIONS), 9):
+        for x in range(20):
+            assert exports[f"f{k}"](store, x) == value(n, k, x), f"module {n} is wrong"
+    end = time.monotonic() + (0.6 if n == seed % 48 else 0)
+    while time.monotonic() < end:  # until LLVM has made something
+        for k in range(3):
+            assert exports[f"f{k}"](store, 9) == value(n, k, 9), f"module {n} is wrong"
+print("right")
+"""
+
+
+def many_functions(n: int) -> str:
+    """Module n, with functions that are different from all others, each with a loop."""
+    functions = (
+        f"""(func (export "f{k}") (param i32) (result i32) (local i32)
+        (loop (local.set 1 (i32.add (local.get 1) (i32.const {1000 * n + k})))
+            (br_if 0 (i32.ge_s (local.tee 0 (i32.sub (local.get 0) (i32.const 1))) (i32.const 0))))
+        (local.get 1))"""
+        for k in range(FUNCTIONS)
+    )
+    return f"(module {' '.join(functions)})"
+
+
+def value(n: int, k: int, x: int) -> int:
+    """What function k of module n makes of an argument."""
+    return (x + 1) * (1000 * n + k)
+
 
 class Swarm:
     """Processes on one cache, `at_once` at a time."""
 
-    def __init__(self, directory: Path, at_once: int, seed: int) -> None:
+    def __init__(self, directory: Path, at_once: int, seed: int, child: str) -> None:
+        self._child = child
+        self._longest = 0.3 if child == CHILD else 1.2
         self._environment = child_environment(directory)
         self._at_once = at_once
         self._random = random.Random(seed)
@@ -53,12 +101,12 @@ class Swarm:
     def start(self, seed: int, limit: int, kill: bool) -> None:
         while len(self._alive) >= self._at_once:
             self._reap()
-        command = [sys.executable, "-c", CHILD, str(seed), str(MODULES), str(limit)]
+        command = [sys.executable, "-c", self._child, str(seed), str(MODULES), str(limit)]
         child = subprocess.Popen(
             command, env=self._environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         # From before the first module is compiled until after the last one is, on a busy machine too.
-        deadline = time.monotonic() + self._random.uniform(0.02, 0.3) if kill else float("inf")
+        deadline = time.monotonic() + self._random.uniform(0.02, self._longest) if kill else float("inf")
         self._alive.append((child, deadline))
 
     def finish(self) -> None:
@@ -84,10 +132,10 @@ class Swarm:
             time.sleep(0.01)
 
 
-def run(directory: Path, processes: int, seed: int = 1) -> tuple[int, int]:
+def run(directory: Path, processes: int, seed: int = 1, child: str = CHILD) -> tuple[int, int]:
     """Returns how many processes were killed and how many were right."""
     generous, tight = 1 << 30, 1 << 20
-    swarm = Swarm(directory, 8, seed)
+    swarm = Swarm(directory, 8, seed, child)
     for number in range(processes):
         # A third is killed; a quarter has so little room that it removes the entries of the others.
         swarm.start(number, tight if number % 4 == 3 else generous, kill=number % 3 == 1)
@@ -100,8 +148,8 @@ def run(directory: Path, processes: int, seed: int = 1) -> tuple[int, int]:
     return killed, right
 
 
-def check(directory: Path, processes: int) -> None:
-    killed, right = run(directory, processes)
+def check(directory: Path, processes: int, child: str = CHILD) -> None:
+    killed, right = run(directory, processes, child=child)
     assert killed + right == processes
     assert killed > processes // 10, "too few were killed for a test"
     assert len(list(directory.glob("*.cwasm"))) == MODULES
@@ -112,7 +160,13 @@ def test_processes_on_one_cache(directory: Path) -> None:
     check(directory, 60)
 
 
+@pytest.mark.slow
+def test_processes_that_grow_one_cache(directory: Path) -> None:
+    check(directory, 40, GROWING_CHILD)
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        killed_count, right_count = run(Path(temporary) / "modules", int(sys.argv[1]))
+        text = GROWING_CHILD if sys.argv[2:] == ["auto"] else CHILD
+        killed_count, right_count = run(Path(temporary) / "modules", int(sys.argv[1]), child=text)
         print(f"killed {killed_count}, right {right_count}")
