@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import select
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,9 +152,93 @@ class TestCompletion:
         out = subprocess.run([program, "-c", test, "-", *line.split()], capture_output=True, text=True, timeout=20)
         assert (out.stdout, out.stderr) == (expected + "\n", "")
 
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [
+            ("wasmforge va", "wasmforge validate "),
+            ("wasmforge run -W max-m", "wasmforge run -W max-memor"),
+            ("wasmforge --wasm=fue", "wasmforge --wasm=fuel="),
+            ("wasmforge -W fuel=1,max-memori", "wasmforge -W fuel=1,max-memories="),
+            ("wasmforge a.wasm --inv", "wasmforge a.wasm --invoke="),
+            ("wasmforge compile --inv", "wasmforge compile --inv"),
+            ("wasmforge run --dir a.w", "wasmforge run --dir a.wasm "),
+            ("wasmforge cache cl", "wasmforge cache clear "),
+        ],
+    )
+    def test_zsh_completes(self, run: Callable[..., Result], tmp_path: Path, line: str, expected: str) -> None:
+        program = shutil.which("zsh")
+        if program is None:
+            pytest.skip("zsh is not installed")
+        (tmp_path / "_wasmforge").write_text(run("completion", "zsh").out)
+        (tmp_path / "a.wasm").touch()
+        assert Zsh(program, tmp_path).complete(line) == expected
+
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [
+            ("wasmforge va", ["validate"]),
+            ("wasmforge run -W max-m", ["max-memories=", "max-memory-size="]),
+            ("wasmforge --wasm=fue", ["--wasm=fuel="]),
+            ("wasmforge a.wasm --inv", ["--invoke"]),
+            ("wasmforge compile --inv", []),
+            ("wasmforge cache cl", ["clear"]),
+        ],
+    )
+    def test_fish_completes(self, run: Callable[..., Result], tmp_path: Path, line: str, expected: list[str]) -> None:
+        program = shutil.which("fish")
+        if program is None:
+            pytest.skip("fish is not installed")
+        (tmp_path / "script").write_text(run("completion", "fish").out)
+        command = [program, "-c", "source script; complete -C $argv[1]", line]
+        environment = {**os.environ, "HOME": str(tmp_path)}
+        out = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20, check=True
+        )
+        assert [found.partition("\t")[0] for found in out.stdout.splitlines()] == expected
+
     @pytest.mark.parametrize("words", [(), ("elvish",), ("powershell",), ("tcsh",), ("bash", "zsh")])
     def test_refusals(self, run: Callable[..., Result], words: tuple[str, ...]) -> None:
         assert run("completion", *words).status == 2
+
+
+class Zsh:
+    """An interactive shell on a terminal of its own, which says what the tab key makes of a line."""
+
+    SETUP = (
+        'fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D; tell() { print -r -- "$BUFFER" > .line }; '
+        "zle -N tell; bindkey '^X' tell; zstyle ':completion:*' insert-tab false; : > .ready\n"
+    )
+
+    def __init__(self, program: str, directory: Path) -> None:
+        self.program = program
+        self.directory = directory
+
+    def complete(self, line: str) -> str:
+        child, self.terminal = pty.fork()
+        if not child:
+            try:
+                os.chdir(self.directory)
+                os.execv(self.program, ["zsh", "-f", "-i"])
+            finally:
+                os._exit(1)
+        try:
+            self.send(self.SETUP, ".ready")
+            return self.send(f"{line}\t\x18", ".line").removesuffix("\n")
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(self.terminal)
+
+    def send(self, keys: str, answer: str) -> str:
+        """Types, and waits for a file with contents, or for an empty one where the name says that it is a sign."""
+        os.write(self.terminal, keys.encode())
+        path = self.directory / answer
+        deadline = time.monotonic() + 20
+        while not path.exists() or (answer == ".line" and not path.read_text().endswith("\n")):
+            assert time.monotonic() < deadline, f"zsh does not answer {keys!r}"
+            if select.select([self.terminal], [], [], 0.02)[0]:
+                os.read(self.terminal, 65536)
+        return path.read_text()
 
 
 def test_every_subcommand_has_a_module_with_help(run: Callable[..., Result]) -> None:
