@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -460,7 +461,8 @@ def test_help_and_version(run: Callable[..., Result]) -> None:
         ("run",),
         ("run", "--unknown", "x"),
         ("--unknown",),
-        ("run", "--profile", "perfmap", "x"),
+        ("run", "--profile", "guest,out.json,5ms", "x"),
+        ("run", "--profile", "gprof", "x"),
         ("run", "--config", "no such file", "x"),
         ("compile", "-W", "timeout=1", "x"),
         ("wast", "-W", "fuel=1", "x"),
@@ -476,6 +478,61 @@ def test_what_does_not_work_says_so(run: Callable[..., Result], words: tuple[str
     assert result.status == 2
     assert result.out == ""
     assert result.err.startswith("error: ")
+
+
+class TestProfile:
+    TEXT = '(module (func $never) (func $"a\\0ab" (export "_start") (call $c)) (func $c))'
+
+    def names(self, path: Path) -> dict[str, bytes]:
+        """What a jitdump says, by name."""
+        data = path.read_bytes()
+        magic, version, header, machine, _, pid, start, _ = struct.unpack_from("<6I2Q", data)
+        assert (magic, version, machine, pid) == (0x4A695444, 1, 62, os.getpid())
+        assert 0 < start < time.monotonic_ns()
+        found = {}
+        while header < len(data):
+            kind, size, then = struct.unpack_from("<2IQ", data, header)
+            _, _, vma, address, length, index = struct.unpack_from("<2I4Q", data, header + 16)
+            assert (kind, then, vma, index) == (0, start, address, len(found))
+            name, code = data[header + 56 : header + size - length], data[header + size - length : header + size]
+            assert name[-1:] == b"\0"
+            found[f"{index} {name[:-1].decode()}"] = code
+            header += size
+        return found
+
+    @pytest.mark.parametrize("compiler", ["baseline", "llvm"])
+    def test_jitdump(self, run: Callable[..., Result], tmp_path: Path, compiler: str) -> None:
+        assert run("run", "-C", f"cache=n,compiler={compiler}", "--profile", "jitdump", self.TEXT).status == 0
+        found = self.names(tmp_path / f"jit-{os.getpid()}.dump")
+        tier = " [baseline]" if compiler == "baseline" else ""
+        functions = {name.partition(" ")[2]: code for name, code in found.items() if "function" in name}
+        # Compiled at their first calls, a function that nobody calls is not there.
+        wanted = {f"wasm[0]::function[1]::a?b{tier}", f"wasm[0]::function[2]::c{tier}"}
+        assert set(functions) - wanted == (set() if compiler == "baseline" else {"wasm[0]::function[0]::never"})
+        assert wanted <= set(functions)
+        assert all(code.startswith(b"\x55") or compiler == "llvm" for code in functions.values())  # push rbp
+
+    def test_perfmap(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        """Threat: somebody else has made a link of the name in /tmp, to a file that we may write."""
+        path = Path(f"/tmp/perf-{os.getpid()}.map")
+        (tmp_path / "victim").write_text("untouched")
+        path.unlink(missing_ok=True)
+        path.symlink_to(tmp_path / "victim")
+        try:
+            assert run("run", "-C", "cache=n,compiler=llvm", "--profile=perfmap", self.TEXT).status == 0
+            lines = path.read_text().splitlines()
+        finally:
+            path.unlink()
+        assert (tmp_path / "victim").read_text() == "untouched"
+        assert [line.split(" ", 2)[2] for line in lines] == [
+            "wasm[0]::function[0]::never", "wasm[0]::function[1]::a?b", "wasm[0]::function[2]::c"
+        ]  # fmt: skip
+        assert all(int(line.split()[0], 16) > 0 and int(line.split()[1], 16) > 0 for line in lines)
+
+    def test_a_program_that_traps_is_there_too(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        text = '(module (func (export "_start") unreachable))'
+        assert run("run", "-C", "cache=n,compiler=baseline", "--profile", "jitdump", text).status == 134
+        assert any("function[0]" in name for name in self.names(tmp_path / f"jit-{os.getpid()}.dump"))
 
 
 class TestTiers:

@@ -116,7 +116,7 @@ class TestCompletion:
                 assert (f"-l {option.name[2:]} " if shell == "fish" else option.name) in result.out
         for settings in SETTINGS.values():
             assert all(setting.name in result.out for setting in settings)
-        assert "--profile" not in result.out  # it does not work
+        assert "--record" not in result.out  # it does not work
 
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
     def test_the_shell_reads_it(self, run: Callable[..., Result], tmp_path: Path, shell: str) -> None:

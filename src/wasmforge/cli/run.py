@@ -40,7 +40,7 @@ OPTIONS = (
     ),
     Option("--argv0", "the program's name as it sees it", value="NAME"),
     Option("--tiers", "tell on standard error, after the run, which functions ran in which tier"),
-    Option("--profile", "", value="STRATEGY", unsupported="profiling is not implemented yet"),
+    Option("--profile", "tell Linux perf which function is where", value="jitdump|perfmap"),
     Option("--target", "", value="TRIPLE", unsupported="modules run on this machine; use `wasmforge compile`"),
 )
 
@@ -51,6 +51,11 @@ def main(argv: Sequence[str]) -> int:
     if not parsed.arguments:
         raise UsageError("the following required arguments were not provided:\n  <WASM>")
     preloads = [_preload(text) for text in parsed.all("--preload")]
+    profile = None
+    if (strategy := parsed.last("--profile")) is not None:
+        from wasmforge.cli.profile import Profile
+
+        profile = Profile(strategy)
     from wasmforge._start import import_together
 
     import_together("engine", "linker", "wasi")
@@ -68,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
 
             sys.stdout.flush()
             sys.stderr.write(report(run.modules))
+        if profile is not None:
+            profile.write(run.modules)
 
 
 def _preload(text: str) -> tuple[str, str]:
