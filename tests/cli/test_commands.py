@@ -441,7 +441,7 @@ def test_help_and_version(run: Callable[..., Result]) -> None:
     import wasmforge
 
     assert run("--version") == Result(0, f"wasmforge {wasmforge.__version__}\n", "")
-    assert run("-V").status == 0
+    assert run("-V").status == run("run", "-V").status == run("compile", "--version").status == 0
     for words in (("--help",), ("-h",), ("help",)):
         result = run(*words)
         assert result.status == 0

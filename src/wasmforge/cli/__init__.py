@@ -35,6 +35,7 @@ NOT_HERE = {
     "wizer": "pre-initialization",
 }
 HELP_WORDS = ("-h", "--help")
+VERSION_WORDS = ("-V", "--version")
 VERBOSE_WORDS = ("-v", "--verbose")
 
 
@@ -87,7 +88,7 @@ def _dispatch(words: list[str]) -> int:
             return _dispatch([words[1], "--help"])
         print(_help())
         return 0 if words else EXIT_USAGE
-    if words[0] in ("-V", "--version"):
+    if words[0] in VERSION_WORDS:
         return _version(words[1:])
     if words[0] in NOT_HERE:
         raise UsageError(f"'wasmforge {words[0]}' does not exist yet: {NOT_HERE[words[0]]} is not implemented")
@@ -95,6 +96,8 @@ def _dispatch(words: list[str]) -> int:
         command, rest = words[0], words[1:]
     else:
         command, rest = "run", words
+    if rest and rest[0] in VERSION_WORDS:
+        return _version(rest[1:])
     subcommand = import_command(command)
     if rest and rest[0] in HELP_WORDS:
         from wasmforge.cli.options import describe
