@@ -468,7 +468,8 @@ def test_help_and_version(run: Callable[..., Result]) -> None:
         ("wast", "-W", "fuel=1", "x"),
         ("run", "-W", "timeout=soon", "x"),
         ("run", "-W", "exceptions", "x"),
-        ("run", "-D", "coredump=x", "x"),
+        ("run", "-D", "coredump", "x"),
+        ("compile", "-D", "coredump=x", "x"),
         *((name,) for name in cli.NOT_HERE),
     ],
 )
@@ -533,6 +534,66 @@ class TestProfile:
         text = '(module (func (export "_start") unreachable))'
         assert run("run", "-C", "cache=n,compiler=baseline", "--profile", "jitdump", text).status == 134
         assert any("function[0]" in name for name in self.names(tmp_path / f"jit-{os.getpid()}.dump"))
+
+
+class TestCoreDump:
+    LIBRARY = """(module $library (memory (export "m") 1 3) (data (i32.const 5000) "found")
+        (global (export "g") (mut i32) (i32.const -7)) (table 1 externref)
+        (func $inner (export "inner") (param i32) (i64.store offset=65530 (local.get 0) (i64.const 1))))"""
+    PROGRAM = """(module $program (import "library" "inner" (func $inner (param i32))) (import "library" "m" (memory 1))
+        (import "library" "g" (global $g (mut i32))) (memory $big i64 1 1) (data (memory $big) (i64.const 65535) "z")
+        (global (mut f64) (f64.const 0.5)) (global funcref (ref.func $inner)) (global v128 (v128.const i64x2 1 2))
+        (func (export "_start") (global.set $g (i32.const 3)) (drop (memory.grow (i32.const 1)))
+            (call $inner (i32.const 70000))))"""
+
+    def dump(self, run: Callable[..., Result], tmp_path: Path, compiler: str) -> tuple[bytes, Result]:
+        (tmp_path / "library.wat").write_text(self.LIBRARY)
+        settings = ("-C", f"cache=n,compiler={compiler}", "-D", "coredump=core.%p", "--preload", "library=library.wat")
+        result = run("run", *settings, self.PROGRAM)
+        assert result.status == 134
+        assert f": core dumped at core.{os.getpid()}\n" in result.err
+        return (tmp_path / f"core.{os.getpid()}").read_bytes(), result
+
+    @pytest.mark.parametrize("compiler", ["baseline", "llvm"])
+    def test_memories_globals_instances_and_frames(
+        self, run: Callable[..., Result], tmp_path: Path, compiler: str
+    ) -> None:
+        from wasmforge.binary import decode
+
+        data, _ = self.dump(run, tmp_path, compiler)
+        module = decode(data)
+        # The library's memory as it is, the program's own.
+        assert [(m.limits.minimum, m.limits.maximum, m.is_64) for m in module.memories] == [(2, 3, False), (1, 1, True)]
+        contents = [(s.memory, s.data.strip(b"\0")) for s in module.data]
+        assert contents == [(0, b"found"), (1, b"z")]
+        assert [g.init.code.hex() for g in module.globals] == [
+            "41030b", "44000000000000e03f0b", "d0700b", "fd0c" + "01".ljust(16, "0") + "02".ljust(16, "0") + "0b"
+        ]  # fmt: skip
+        sections = {section.name: section.data for section in module.custom}
+        assert sections["core"].startswith(b"\0") and sections["core"].endswith(b".wat")
+        assert sections["coremodules"] == b"\2\0\7library\0\7program"
+        # Module, memories, globals.
+        assert sections["coreinstances"] == b"\2" + b"\0\0\1\0\1\0" + b"\0\1\2\0\1\4\0\1\2\3"
+        head, frames = sections["corestack"][:6], sections["corestack"][6:]
+        assert head == b"\0\4main" and frames[0] == 2
+        inner, start = frames[1:7], frames[7:]
+        assert (inner[1], inner[2], inner[4:]) == (0, 0, b"\0\0")  # instance, function; no locals, no operands
+        assert (start[1], start[2], start[4:]) == (1, 1, b"\0\0")
+        assert 0 < inner[3] < start[3] < 64  # offsets in their functions
+
+    def test_it_is_a_module(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        wasmtime = pytest.importorskip("wasmtime")
+        wasmtime.Module.validate(wasmtime.Engine(), self.dump(run, tmp_path, "baseline")[0])
+
+    def test_what_cannot_be_written_is_a_warning(self, run: Callable[..., Result]) -> None:
+        text = '(module (func (export "_start") unreachable))'
+        result = run("run", "-D", "coredump=no/such/directory", text)
+        assert result.status == 134
+        assert result.err.startswith("warning: coredump failed to generate: ")
+
+    def test_no_trap_no_dump(self, run: Callable[..., Result], tmp_path: Path) -> None:
+        assert run("run", "-D", "coredump=core", '(module (func (export "_start")))').status == 0
+        assert not (tmp_path / "core").exists()
 
 
 class TestTiers:

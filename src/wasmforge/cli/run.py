@@ -139,8 +139,27 @@ class _Run:
                 return status
             if not _is_guest_error(error):
                 raise
-            raise CommandError.during(f"failed to run main module `{self._path}`", error) from None
+            what = f"failed to run main module `{self._path}`"
+            raise CommandError.during(what, self._dumped(store, error)) from None
         return 0
+
+    def _dumped(self, store: Store, error: Exception) -> Exception:
+        """`error`, with the name of the core dump that was written because of it."""
+        from wasmforge.trap import Trap
+
+        path = self._settings.other.get("coredump")
+        if path is None or not isinstance(error, Trap):
+            return error
+        from wasmforge.cli.coredump import write
+        from wasmforge.runtime.vm.backtrace import Backtrace
+
+        backtrace = error._wasmforge_backtrace
+        try:
+            path = write(path, self._path, store._context(), backtrace if isinstance(backtrace, Backtrace) else None)
+        except OSError as failure:
+            _warn(f"coredump failed to generate: {failure}")
+            return error
+        return CommandError.during(f"core dumped at {path}", error)
 
     def _run_main(self, store: Store, linker: Linker, module: Module) -> None:
         if not self._settings.other.get("threads"):
@@ -256,7 +275,7 @@ class _Run:
         except Exception as error:
             if _exit_status(error) is not None or not _is_guest_error(error):
                 raise
-            raise CommandError.during(f"failed to invoke {what}", error) from None
+            raise CommandError.during(f"failed to invoke {what}", self._dumped(store, error)) from None
         types = ty.results
         if not types:
             return

@@ -153,6 +153,7 @@ SETTINGS: Final[dict[str, tuple[Setting, ...]]] = {
     "-D": (
         Setting("debug-info", _boolean, "[=y|n]: keep the module's DWARF in images", "debug_info"),
         Setting("address-map", _boolean, "[=y|n]: offsets in backtraces", "generate_address_map"),
+        Setting("coredump", _text, "=PATH: write a WebAssembly core dump after a trap; %p is the process", None),
     ),
     "-W": (
         Setting("max-wasm-stack", _size, "=N: bytes of stack for WebAssembly", "max_wasm_stack"),
@@ -216,7 +217,7 @@ _NOT_HERE: Final[dict[str, str]] = {
         pooling-total-gc-heaps dynamic-memory-guard-size static-memory-guard-size static-memory-forced
         static-memory-maximum-size dynamic-memory-reserved-for-growth pooling-pagemap-scan""",
     "-C": "collector pcc native-unwind-info inlining",
-    "-D": "guest-debug logging log-to-files coredump",
+    "-D": "guest-debug logging log-to-files",
     "-W": """nan-canonicalization async-stack-size async-stack-zeroing unknown-exports-allow wmemcheck
         exceptions all-proposals shared-everything-threads component-model component-model-async
         component-model-async-builtins component-model-async-stackful component-model-threading

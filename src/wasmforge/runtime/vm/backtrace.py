@@ -6,7 +6,9 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from wasmforge.runtime.compiled_module import FrameInfo
+    from collections.abc import Iterator
+
+    from wasmforge.runtime.compiled_module import CompiledModule, FrameInfo
     from wasmforge.runtime.module_registry import ModuleRegistry
 
 __all__ = ["Backtrace"]
@@ -57,6 +59,19 @@ class Backtrace:
                         frames.append(frame)
             self._frames = frames
         return self._frames
+
+    def frames_with_modules(self) -> Iterator[tuple[FrameInfo, CompiledModule]]:
+        """The frames, each with the module that its function is of."""
+        from wasmforge.runtime.code import StoreCodePC
+
+        registry = self._registry
+        if registry is None:
+            return
+        for raw in self._pcs:
+            pc = StoreCodePC.from_raw(raw)
+            frame, found = registry.lookup_frame_info(pc), registry.module_and_code_by_pc(pc)
+            if frame is not None and found is not None:
+                yield frame, found[0].module()
 
     def __str__(self) -> str:
         """Wasmtime's text: a line a frame, `0: 0x1f - module!function`."""
