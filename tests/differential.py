@@ -124,22 +124,21 @@ class Comparison:
     def run(self, count: int, seed: int, deadline: float) -> int:
         """Returns the first seed that was not taken."""
         workers = [Worker(self.kind, self.names) for _ in range(self.jobs)]
-        given = 0
         while True:
-            for k, worker in enumerate(workers):
-                if not worker.seeds and self.size + given < count and time.monotonic() < deadline:
-                    part = min(PART, max(1, (count - self.size - given) // len(workers)))
+            for worker in workers:
+                missing = count - self.size - sum(len(other.seeds) for other in workers)
+                if not worker.seeds and missing > 0 and time.monotonic() < deadline:
+                    part = min(PART, max(1, missing // self.jobs))
                     worker.give(list(range(seed, seed + part)))
                     seed += part
-                busy = worker.seeds and worker.connection in wait([worker.connection], 0)
-                if busy and not self.take(worker):
-                    workers[k] = Worker(self.kind, self.names)
-                    workers[k].give(worker.seeds)
-            pending = [worker for worker in workers if worker.seeds]
-            given = sum(len(worker.seeds) for worker in pending)
-            if not pending:
+            busy = [worker for worker in workers if worker.seeds]
+            if not busy:
                 break
-            wait([worker.connection for worker in pending])
+            ready = wait([worker.connection for worker in busy])
+            for worker in busy:
+                if worker.connection in ready and not self.take(worker):
+                    workers[workers.index(worker)] = heir = Worker(self.kind, self.names)
+                    heir.give(worker.seeds)
         for worker in workers:
             worker.connection.close()
         return seed

@@ -271,7 +271,7 @@ class MemoryModuleMaker(ModuleMaker):
     segment_of: dict[ValType, int]
     """The passive element segments by type."""
 
-    body = MemoryBody
+    body: type[Body] = MemoryBody
 
     def __init__(self, seed: int, functions: int = 8, references: bool = False) -> None:
         super().__init__(seed, functions, references)

@@ -87,7 +87,7 @@ SWITCHES: Final[dict[str, tuple[str, ...]]] = {
 class MixedBody(MemoryBody, VectorBody):
     """The body of one function."""
 
-    made: MixedModuleMaker  # type: ignore[assignment]
+    made: MixedModuleMaker
 
     def __init__(self, made: MixedModuleMaker, index: int, ft: FuncType) -> None:
         super().__init__(made, index, ft)
@@ -177,7 +177,7 @@ class MixedBody(MemoryBody, VectorBody):
 class MixedModuleMaker(MemoryModuleMaker, VectorModuleMaker):
     """A module of some functions, from a seed, which may import from another one's."""
 
-    body = MixedBody
+    body: type[Body] = MixedBody
     plain_table = True
     calls_references_last = False
     """Whether it has a `return_call_ref`, which for Wasmtime belongs to the typed references, not to the tail calls."""
@@ -496,7 +496,7 @@ class MixedEngine:
 
     def contents(self, store: Any, memory: Any) -> tuple[int, int]:
         if isinstance(memory, self.api.SharedMemory):
-            address, size = ctypes.cast(memory.data_ptr(), ctypes.c_void_p).value, memory.data_len()
+            address, size = ctypes.cast(memory.data_ptr(), ctypes.c_void_p).value or 0, memory.data_len()
             return size, zlib.crc32(ctypes.string_at(address, size) if size else b"")
         contents = memory.read(store, 0, memory.data_len(store))
         return len(contents), zlib.crc32(contents)
@@ -530,7 +530,7 @@ def engine(name: str) -> MixedEngine:
             union = _ffi.wasmtime_extern_union(sharedmemory=memory.ptr())
             return _ffi.wasmtime_extern_t(_ffi.WASMTIME_EXTERN_SHAREDMEMORY, union)
 
-        wasmtime.SharedMemory._as_extern = as_extern  # type: ignore[method-assign]
+        wasmtime.SharedMemory._as_extern = as_extern  # type: ignore[assignment,method-assign]
         return MixedEngine(wasmtime)
     import wasmforge
 

@@ -102,7 +102,7 @@ class Soak:
             assert self.app.add(k, 1) == k + 1
             assert call_host(store, 70_000) == 70_001
             assert pair(store, k << 20, 0.5) == [k << 20, 0.5]
-            assert echo(store, x := [k]) is x
+            assert echo(store, held_by_wasm := [k]) is held_by_wasm
             for name, error, argument in (("trap", Trap, 0), ("host", ValueError, 13)):
                 try:
                     exports[name](store, argument)
