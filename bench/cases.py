@@ -166,9 +166,14 @@ def _bind(style: str, store: Any, function: Any) -> tuple[Callable[..., Any], tu
 
 
 def _calibrate(loop: Callable[[int], float], seconds: float) -> int:
-    """How many repetitions take about `seconds`."""
+    """How many repetitions take about `seconds`.
+
+    The shortest of three times counts. Under `auto` a call may load the compilers (25 ms, when the cache has the module
+    without the function) or start the background one: taken for the time of a call, that makes samples of three calls,
+    whose reading is the way to the clock and cold caches.
+    """
     count = 1
-    while (elapsed := loop(count)) < seconds / 4 and count < 1 << 24:
+    while (elapsed := min(loop(count) for _ in range(3))) < seconds / 4 and count < 1 << 24:
         count *= 4
     return max(1, int(count * seconds / max(elapsed, 1e-9)))
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
-    from wasmforge.compiler.trap import TrapKind
-    from wasmforge.runtime.vm.backtrace import Backtrace
     from wasmforge.runtime.vm.func import VMFunction
     from wasmforge.runtime.vm.limits import ResourceLimiter
     from wasmforge.wasi import WasiConfig
@@ -284,15 +282,14 @@ def _find_function_hooks() -> tuple[Callable[[VMFunction], object], Callable[[ob
     return _function_hooks
 
 
-def _make_trap(message: str, kind: TrapKind | None, backtrace: Backtrace) -> BaseException:
-    """How the runtime makes the first trap, which imports `trap`; the others are made there without a detour."""
-    from wasmforge.trap import make_trap
+def _trap_class() -> type[BaseException]:
+    """What the runtime asks for when the first trap happens, since only programs that trap need `trap`."""
+    from wasmforge.trap import Trap
 
-    set_trap_class(make_trap)
-    return make_trap(message, kind, backtrace)
+    return Trap
 
 
-set_trap_class(_make_trap)
+set_trap_class(_trap_class)
 
 
 def context(store: Storelike) -> VMStore:

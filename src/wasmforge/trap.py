@@ -1,5 +1,5 @@
 """`Trap`, what ends an execution: its message, its code, and the WebAssembly frames that were active. The runtime
-makes them through `make_trap`; embedders catch them, and raise their own from host functions.
+makes them, without `__init__`; embedders catch them, and raise their own from host functions.
 
 Loaded when the first trap happens or is named, because `enum` costs a process that only calls a function 4 ms.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from wasmforge.runtime.vm.traps import backtrace_of
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 
     from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime import FrameInfo
-    from wasmforge.runtime.vm.backtrace import Backtrace
 
-__all__ = ["ExitTrap", "Frame", "Trap", "TrapCode", "make_trap"]
+__all__ = ["ExitTrap", "Frame", "Trap", "TrapCode"]
 
 
 class TrapCode(Enum):
@@ -114,8 +114,7 @@ class Trap(Exception):
         message: the text, for a trap that a host function raises.
     """
 
-    _wasmforge_backtrace: Backtrace | _KeptBacktrace | None = None  # set by the runtime
-    _kind: TrapKind | None = None
+    _wasmforge_backtrace: object = None  # set by the runtime, see `backtrace_of`
 
     def __init__(self, message: str) -> None:
         if not isinstance(message, str):
@@ -126,7 +125,7 @@ class Trap(Exception):
     def message(self) -> str:
         """The text: the backtrace, if WebAssembly was active, and the cause."""
         cause: str = self.args[0]
-        backtrace = self._wasmforge_backtrace
+        backtrace = backtrace_of(self)
         if backtrace is None:
             return cause
         if backtrace.fault is not None:
@@ -139,24 +138,26 @@ class Trap(Exception):
     @property
     def frames(self) -> list[Frame]:
         """The WebAssembly frames that were active, innermost first."""
-        backtrace = self._wasmforge_backtrace
+        backtrace = backtrace_of(self)
         return [] if backtrace is None else [Frame(info) for info in backtrace.frames]
 
     @property
     def trap_code(self) -> TrapCode | None:
         """Why execution trapped; None for traps that the embedder made."""
-        return None if self._kind is None else TrapCode(int(self._kind))
+        backtrace = backtrace_of(self)
+        return None if backtrace is None or backtrace.kind is None else TrapCode(int(backtrace.kind))
 
     def __str__(self) -> str:
         return self.message
 
     def __reduce__(self) -> tuple[object, ...]:
         """Traps travel between processes, for instance out of a worker of `concurrent.futures`, with their frames."""
-        backtrace = self._wasmforge_backtrace
+        backtrace = backtrace_of(self)
         if backtrace is None:
             return type(self), self.args
         frames = [_KeptFrame(*(getattr(f, s) for s in _FRAME)) for f in backtrace.frames]
-        return _restore, (self.args[0], self._kind, _KeptBacktrace(str(backtrace), frames, backtrace.fault))
+        kept = _KeptBacktrace(str(backtrace), backtrace.kind, frames, backtrace.fault)
+        return _restore, (self.args[0], kept)
 
 
 _FRAME = ("func_index", "func_name", "module_name", "module_offset", "func_offset")
@@ -184,12 +185,15 @@ class _KeptFrame:
 class _KeptBacktrace:
     """The text and the frames of a backtrace. It belongs to no store of this process."""
 
-    __slots__ = ("fault", "frames", "text")
+    __slots__ = ("fault", "frames", "kind", "text")
     store_id = 0
     is_empty = False
 
-    def __init__(self, text: str, frames: list[_KeptFrame], fault: tuple[int, int] | None) -> None:
+    def __init__(
+        self, text: str, kind: TrapKind | None, frames: list[_KeptFrame], fault: tuple[int, int] | None
+    ) -> None:
         self.text = text
+        self.kind = kind
         self.frames = frames
         self.fault = fault
 
@@ -205,23 +209,9 @@ def _indent_causes(cause: str) -> str:
     return "\n".join(f"    {i}: {line}" for i, line in enumerate(lines))
 
 
-def make_trap(message: str, kind: TrapKind | None, backtrace: Backtrace) -> Trap:
-    """The `Trap` for something that happened while WebAssembly ran.
-
-    Parameters:
-        message: the text of the trap's code.
-        kind: the code.
-        backtrace: the frames, which the caller attaches; they are resolved when somebody looks.
-    """
-    trap = Trap.__new__(Trap, message)  # sets `args`; the check of `__init__` is for embedders
-    trap._kind = kind
-    return trap
-
-
-def _restore(message: str, kind: TrapKind | None, backtrace: _KeptBacktrace) -> Trap:
+def _restore(message: str, backtrace: _KeptBacktrace) -> Trap:
     """A trap that was pickled."""
     trap = Trap(message)
-    trap._kind = kind
     trap._wasmforge_backtrace = backtrace
     return trap
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import pickle
 import signal
@@ -12,7 +13,23 @@ from collections.abc import Callable
 
 import pytest
 
-from wasmforge import ExitTrap, Func, FuncType, Instance, Module, Store, Trap, TrapCode, WasmtimeError
+from wasmforge import (
+    Config,
+    Engine,
+    ExitTrap,
+    Func,
+    FuncType,
+    Instance,
+    Limits,
+    Memory,
+    MemoryType,
+    Module,
+    SharedMemory,
+    Store,
+    Trap,
+    TrapCode,
+    WasmtimeError,
+)
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.instance import InstanceExports
 
@@ -68,6 +85,42 @@ def test_frames_are_shown(store: Store, instantiate: Instantiate) -> None:
     assert inner.module_offset > outer.func_offset > 0
     assert repr(inner) == f"<Frame m!inner at {inner.module_offset:#x}>"
     assert repr(outer).startswith("<Frame m!<wasm function 1> at ")
+
+
+@pytest.mark.parametrize("strategy", ["llvm", "baseline"])
+def test_the_place_of_a_fault_is_that_of_the_trap(strategy: str) -> None:
+    """In which memory, and how long that was then: also when it has grown since, and when the store has gone."""
+    config = Config()
+    config.strategy = strategy
+    config.shared_memory = True
+    store = Store(Engine(config))
+    module = Module(
+        store.engine,
+        """(module (import "" "shared" (memory $shared 2 4 shared)) (memory $own (export "own") 1)
+             (func (export "shared") (drop (i32.load $shared (i32.const -4))))
+             (func (export "own_load") (drop (i32.load $own (i32.const 0x20000)))))""",
+    )
+    shared = SharedMemory(store.engine, MemoryType(Limits(2, 4), shared=True))
+    exports = Instance(store, module, [shared]).exports(store)
+    own = exports["own"]
+    assert isinstance(own, Memory)
+    traps = []
+    for _ in range(2):
+        for name in ("own_load", "shared"):
+            with pytest.raises(Trap) as caught:
+                exports[name](store)
+            traps.append(caught.value)
+        own.grow(store, 1)
+        shared.grow(1)
+    del caught, exports, own, store, shared
+    gc.collect()
+    places = [str(trap).split("memory fault at ")[1].split("\n")[0] for trap in traps]
+    assert places == [
+        "wasm address 0x20000 in linear memory of size 0x10000",
+        "wasm address 0xfffffffc in linear memory of size 0x20000",
+        "wasm address 0x20000 in linear memory of size 0x20000",
+        "wasm address 0xfffffffc in linear memory of size 0x30000",
+    ]
 
 
 def test_traps_are_pickled_and_copied(store: Store, instantiate: Instantiate) -> None:

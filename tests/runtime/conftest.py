@@ -13,6 +13,6 @@ from wasmforge.runtime.vm import traps
 @pytest.fixture(autouse=True)
 def own_trap_class() -> Iterator[None]:
     before = traps._trap_class
-    traps.set_trap_class(traps.RuntimeTrap)
+    traps.set_trap_class(lambda: traps.RuntimeTrap)
     yield
     traps.set_trap_class(before)

@@ -14,6 +14,7 @@ from tests.runtime.compiling import Workshop
 from tests.runtime.mappings import is_mapped
 from wasmforge.compiler.trap import TRAP_MESSAGES, TrapKind
 from wasmforge.runtime.code_registry import lookup_code
+from wasmforge.runtime.module_registry import MAX_NOTES
 from wasmforge.runtime.vm import traps
 from wasmforge.runtime.vm.traps import RuntimeTrap
 from wasmforge.syntax.types import I32, FuncType
@@ -205,6 +206,26 @@ def test_nested_activations(guest: Guest) -> None:
     assert note.count("host_caller") == 3
 
 
+def test_each_way_through_wasm_has_its_note(guest: Guest) -> None:
+    """The texts are remembered by program counters; here are more ways than are remembered."""
+
+    def fail(_: int) -> None:
+        raise HostError
+
+    guest.on_host = fail
+    first: list[str] = []
+    for _ in range(2):
+        for depth in range(MAX_NOTES + 10):
+            with pytest.raises(HostError) as caught:
+                guest.exports.deep(depth)
+            (note,) = caught.value.__notes__
+            first.append(note)
+            assert "more frames" in note or note.count("!deep") == depth + 1
+    half = len(first) // 2
+    assert first[:half] == first[half:]
+    assert len(set(first)) == half
+
+
 def test_two_stores_add_a_note_each() -> None:
     one, two = Guest(), Guest()
 
@@ -277,12 +298,10 @@ def test_trap_in_python_code_called_by_wasm_gets_the_frames(guest: Guest) -> Non
 @pytest.fixture
 def another_trap_class() -> Iterator[type[Exception]]:
     class Trap(Exception):
-        def __init__(self, message: str, kind: TrapKind, backtrace: traps.Backtrace) -> None:
-            super().__init__(message)
-            self.kind, self.backtrace = kind, backtrace
+        backtrace = property(traps.backtrace_of)
 
     before = traps._trap_class
-    traps.set_trap_class(Trap)
+    traps.set_trap_class(lambda: Trap)
     yield Trap
     traps.set_trap_class(before)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 
+from wasmforge.runtime.vm.traps import backtrace_of
 from wasmforge.syntax.errors import WasmtimeError
 
 __all__ = ["CommandError", "UsageError", "describe_trap", "print_error"]
@@ -47,7 +48,7 @@ class CommandError(Exception):
 def describe_trap(trap: BaseException) -> list[str]:
     """The causes of a trap: its backtrace, if WebAssembly was active, and why it happened."""
     causes = str(trap.args[0] if trap.args else trap).split("\n")
-    backtrace = getattr(trap, "_wasmforge_backtrace", None)
+    backtrace = backtrace_of(trap)
     if backtrace is not None and backtrace.frames:
         causes.insert(0, f"error while executing at {backtrace}")
     return causes

@@ -152,8 +152,9 @@ class _Run:
             return error
         from wasmforge.cli.coredump import write
         from wasmforge.runtime.vm.backtrace import Backtrace
+        from wasmforge.runtime.vm.traps import backtrace_of
 
-        backtrace = error._wasmforge_backtrace
+        backtrace = backtrace_of(error)
         try:
             path = write(path, self._path, store._context(), backtrace if isinstance(backtrace, Backtrace) else None)
         except OSError as failure:

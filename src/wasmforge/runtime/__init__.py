@@ -40,9 +40,10 @@ apply in calls, in tables and in globals.
 
 Errors. `LinkError` (a WasmtimeError) carries the texts of the wasmtime package; `link.unknown_import(module, name)`
 makes the linker's. Traps are made by `traps.make_trap(kind, backtrace)`: the room of the `Trap` class replaces it with
-`traps.set_trap_class(cls)`, where `cls(message: str, kind: TrapKind, backtrace: Backtrace)`; without that it is
-`traps.RuntimeTrap`. `Backtrace.frames` is a list of `FrameInfo(func_index, func_name, module_name, module_offset,
-func_offset)`, innermost first, resolved when first looked at; `str(backtrace)` is Wasmtime's text. An exception of a
+`traps.set_trap_class(load)`, where `load()` gives a class that takes the message; without that it is
+`traps.RuntimeTrap`. `traps.backtrace_of(trap)` is its `Backtrace`, with the code as `kind`; its `frames` is a list of
+`FrameInfo(func_index, func_name, module_name, module_offset, func_offset)`, innermost first, resolved when first
+looked at; `str(backtrace)` is Wasmtime's text. An exception of a
 host function passes unchanged and gets the wasm frames as a note (`__notes__`).
 
 Lifetime. There is no `close`. Functions and instances keep their store alive; memories, tables and globals do not

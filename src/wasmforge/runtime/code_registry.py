@@ -15,15 +15,11 @@ if TYPE_CHECKING:
     from wasmforge.runtime.code_memory import Code
     from wasmforge.runtime.native import Gates
 
-__all__ = ["fault_kinds", "lookup_code", "register_code", "unregister_code"]
+__all__ = ["lookup_code", "register_code", "unregister_code"]
 
 _lock = LOCK
 _starts: list[int] = []
 _ranges: dict[int, tuple[int, Code]] = {}
-fault_kinds: dict[int, int] = {}
-"""Trap codes that were found for faulting program counters, for `hooks`: programs that trap do it at few places. It is
-emptied whenever code goes, since other code may get its addresses."""
-
 _gates: Gates | None = None  # looked up once: at the end of the interpreter, when modules go, nothing can be imported
 
 
@@ -62,7 +58,7 @@ def unregister_code(start: int, code: Code) -> None:
             if start in _starts:
                 _starts.remove(start)
             del _ranges[start]
-            fault_kinds.clear()
+            _gates.forget_faults()
 
 
 def lookup_code(pc: int) -> tuple[Code, int] | None:

@@ -21,11 +21,14 @@ __all__ = ["ModuleRegistry"]
 MAX_FRAMES = 1024
 """Frames that a store remembers for backtraces."""
 
+MAX_NOTES = 64
+"""Texts of backtraces that a store remembers, each of at most 5 KB or so."""
+
 
 class ModuleRegistry:
     """The modules of a store. It outlives the store where a backtrace still needs it, but holds no memory of it."""
 
-    __slots__ = ("_by_engine_code", "_frames", "_loaded", "_starts", "_tunables", "modules")
+    __slots__ = ("_by_engine_code", "_frames", "_loaded", "_notes", "_starts", "_tunables", "modules")
 
     def __init__(self, tunables: Tunables) -> None:
         self._tunables = tunables
@@ -37,6 +40,7 @@ class ModuleRegistry:
         # What was found for program counters, whose code stays as long as this object: programs that use exceptions
         # raise them at few places, and each look-up takes microseconds.
         self._frames: dict[int, FrameInfo | None] = {}
+        self._notes: dict[tuple[tuple[int, ...], int], str] = {}
 
     def register_module(self, module: CompiledModule) -> ModuleWithCode:
         """Makes the store code of a module at its first registration. Calling it again gives the same code."""
@@ -94,6 +98,19 @@ class ModuleRegistry:
             self._frames.clear()
         frame = self._frames[raw] = found[0].module().frame_info(found[1])
         return frame
+
+    def note(self, pcs: tuple[int, ...], omitted: int) -> str:
+        """The text of a backtrace, which exceptions of host functions take along; empty when it has no frames."""
+        key = pcs, omitted
+        note = self._notes.get(key)
+        if note is None:
+            from wasmforge.runtime.vm.backtrace import Backtrace
+
+            backtrace = Backtrace(self, pcs, omitted)
+            if len(self._notes) >= MAX_NOTES:
+                self._notes.clear()
+            note = self._notes[key] = str(backtrace) if backtrace.frames else ""
+        return note
 
     def wasm_to_array_trampoline(self, signature: int) -> int | None:
         """The address of the code through which wasm calls host functions of a type (VMSharedTypeIndex).

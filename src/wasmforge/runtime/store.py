@@ -74,11 +74,12 @@ def instance_of(vmctx: int) -> InstanceRecord:
 class _Belongings:
     """What a store has outside of itself. It does not refer to the store; `runtime.lifetime` releases it."""
 
-    __slots__ = ("_context", "_gates", "_id", "_instances", "_pool", "reservations")
+    __slots__ = ("_arena", "_context", "_gates", "_id", "_instances", "_pool", "reservations")
 
     def __init__(self, store: VMStore) -> None:
         self._id = store.id
         self._context = store.context
+        self._arena = store.arena  # where the definitions lie that the handler's table names
         self._gates = store.engine.gates
         self._pool = store.engine.stacks
         self._instances = store.instances
@@ -160,7 +161,7 @@ class VMStore:
         self._kept: list[object] = []
         self._types: dict[FuncType, TypeCollection] = {}
         self._unpatched: dict[int, list[int]] = {}
-        self.context = StoreContext(self.arena, engine.stacks, engine.max_wasm_stack, self.id)
+        self.context = StoreContext(self.arena, engine.stacks, engine.max_wasm_stack, self.id, self.registry)
         self._externrefs: ExternRefTable | None = None
         self._budget: Budget | None = None
         _stores[self.id] = self.weak
@@ -209,7 +210,7 @@ class VMStore:
         # In this order: what a Ctrl-C in between leaves behind is released with the store. A range that stayed
         # registered would refuse the next memory that gets its address.
         self._belongings.reservations.append(reservation)
-        self.engine.gates.register_memory(reservation.address, reservation.end)
+        self.engine.gates.register_memory(reservation.address, reservation.end, memory.definition)
         self.memories.append(memory)
         return memory
 

@@ -22,7 +22,7 @@ from wasmforge.runtime.grown_image import Originals
 from wasmforge.runtime.lazy_code import OPTIMISED
 from wasmforge.runtime.lazy_module import LazyModule
 from wasmforge.runtime.vm import traps
-from wasmforge.store import _make_trap
+from wasmforge.store import _trap_class
 
 from ...conftest import open_cache
 from ...tiers import promote, tiers
@@ -66,7 +66,7 @@ def expected(k: int, x: int, seed: int = 0) -> int:
 def ahead_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not here: in place of the room's fixture."""
     monkeypatch.setattr(Engine, "_open_cache", open_cache)
-    monkeypatch.setattr(traps, "_trap_class", _make_trap)  # the room's tests look at what is below it
+    traps.set_trap_class(_trap_class)  # the room's tests look at what is below it
     monkeypatch.setattr(growth, "_spent", 0.0)
     monkeypatch.setattr(growth, "_FIRST_SECONDS", 1e9)
 

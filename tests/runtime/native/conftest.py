@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.native.fake import Store, note_exception, raise_trap
+from tests.runtime.native.fake import Store, set_hooks
 from tests.runtime.native.guest import GUEST_FILE, code, compiled
 from wasmforge.runtime.native import gates
 from wasmforge.runtime.vm import hooks
@@ -35,13 +35,14 @@ def real_hooks() -> Iterator[None]:
     """Gives the gates back to the runtime, whose tests may follow in the same process."""
     yield
     hooks._installed = False
-    hooks.install()
+    hooks.install().set_trap_class(None)
+    gates().forget_faults()
 
 
 @pytest.fixture
 def store() -> Iterator[Store]:
     """A store whose context must be idle again at the end."""
-    gates().set_hooks(on_trap=raise_trap, on_exception=note_exception)
+    set_hooks()
     gates().hook_signals()
     s = Store(code())
     yield s

@@ -25,8 +25,10 @@ from wasmforge.compiler.environ import (
     assign_params,
     assign_results,
 )
+from wasmforge.compiler.trap import TrapKind
 from wasmforge.runtime.native import StackPool, gates
 from wasmforge.runtime.native.image import GatesImage
+from wasmforge.runtime.native.trap_record import decode
 from wasmforge.syntax.types import EXTERNREF, F32, F64, FUNCREF, I32, I64, FuncType, ValType
 
 LLVM = {I32: "i32", I64: "i64", F32: "float", F64: "double", FUNCREF: "ptr", EXTERNREF: "i32"}
@@ -238,13 +240,24 @@ class Code:
 
 
 class Trap(Exception):
-    def __init__(self, store: int, kind: int, address: int, pcs: tuple[int, ...], omitted: int) -> None:
-        super().__init__(kind)
-        self.store, self.kind, self.address, self.pcs, self.omitted = store, kind, address, pcs, omitted
+    """What the gates make; the properties read the trap record."""
+
+    _wasmforge_backtrace: tuple[object, bytes]
+    owner = property(lambda self: self._wasmforge_backtrace[0])
+    facts = property(lambda self: decode(self._wasmforge_backtrace[1]))
+    store = property(lambda self: self.facts.store_id)
+    kind = property(lambda self: self.facts.kind)
+    address = property(lambda self: self.facts.address)
+    pcs = property(lambda self: self.facts.pcs)
+    omitted = property(lambda self: self.facts.omitted)
 
 
-def raise_trap(store: int, kind: int, address: int, pcs: tuple[int, ...], omitted: int) -> None:
-    raise Trap(store, kind, address, pcs, omitted)
+def set_hooks(**others: Any) -> None:
+    """The hooks of a test: traps are instances of `Trap`, every instruction may fault, and exceptions are noted."""
+    g = gates()
+    g.set_trap_class(Trap, [kind.name for kind in TrapKind])
+    g.forget_faults()
+    g.set_hooks(on_fault=lambda pc: TrapKind.MEMORY_OUT_OF_BOUNDS, on_exception=note_exception, **others)
 
 
 exceptions_seen: list[tuple[int, BaseException, tuple[int, ...], int]] = []

@@ -14,12 +14,12 @@ import pytest
 PRELUDE = """
 import ctypes, faulthandler, os, signal, sys, threading, time
 import wasmforge.runtime.native as native
-from tests.runtime.native.fake import Store, Trap, ft, libc, note_exception, raise_trap
+from tests.runtime.native.fake import Store, Trap, ft, libc, set_hooks
 from tests.runtime.native.guest import HOST, code
 I_I = ft("i", "i")
 def start(hook=True):
     g = native.gates()
-    g.set_hooks(on_trap=raise_trap, on_exception=note_exception)
+    set_hooks()
     if hook:
         g.hook_signals()
     return Store(code())
@@ -64,6 +64,12 @@ CRASHES = {
     "in wasm, outside of memory": 's.function("outside", I_I)(1)',
     "in wasm, host memory behind the guest's back": """
 fake = Store(code())
+native.gates().unregister_memory(fake.reservation)
+fake.function("load", I_I)(-1)
+""",
+    "in wasm, a memory that has gone and was where the last fault was found": """
+fake = Store(code())
+trap(fake)
 native.gates().unregister_memory(fake.reservation)
 fake.function("load", I_I)(-1)
 """,

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import random
+import sys
 import threading
 from typing import Any
 
 import pytest
 
-from tests.runtime.native.fake import GUARD_SIZE, Code, Store, Trap, ft, raise_trap
+from tests.runtime.native.fake import GUARD_SIZE, Code, Store, Trap, ft, set_hooks
 from tests.runtime.native.guest import FRAMES, HOST, code
-from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL
+from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL, StoreContext
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.runtime.native import gates
-from wasmforge.runtime.native.emission import MAX_BACKTRACE
 from wasmforge.runtime.native.image import link
+from wasmforge.runtime.native.signals import KNOWN_FAULTS_LOG2
+from wasmforge.runtime.native.trap_record import MAX_BACKTRACE, TrapRecord
 from wasmforge.syntax.errors import WasmtimeError
 
 I_I = ft("i", "i")
@@ -151,7 +154,7 @@ def test_gates_at_every_distance_from_the_guard(what: int) -> None:
     nested entries at the end of the stack are overflows, too.
     """
     small = Store(code(), stack_size=16384)
-    gates().set_hooks(on_trap=raise_trap)
+    set_hooks()
     gates().set_builtin("memory_grow", lambda *_: 1)
     edge = small.function("edge", II_I)
     add = small.function("add", II_I)
@@ -192,7 +195,7 @@ def test_gates_at_every_distance_from_the_guard(what: int) -> None:
 def test_overflow_loses_no_frame() -> None:
     """Wherever the end of the stack is met, in a call instruction or in a frame, every function is in the backtrace."""
     small = Store(code(), stack_size=16384)
-    gates().set_hooks(on_trap=raise_trap)
+    set_hooks()
     edge = small.function("edge", II_I)
     bottom = []
     for depth in range(16384 // 64 - 40, 16384 // 16):
@@ -305,10 +308,153 @@ def test_nested_activations_with_random_ends(store: Store) -> None:
     assert set(outcomes) == {"returned", "exception", "MEMORY_OUT_OF_BOUNDS", "STACK_OVERFLOW"}
 
 
-def test_a_trap_hook_must_make_an_exception(store: Store) -> None:
-    gates().set_hooks(on_trap=lambda *_: None)
-    with pytest.raises(SystemError, match="returned no exception"):
-        store.function("trap", I_I)(9)
+def test_the_first_trap_asks_for_the_class(store: Store) -> None:
+    g = gates()
+    trap = store.function("trap", I_I)
+    g.set_trap_class(None)
+    g.set_hooks(on_first_trap=lambda: None)
+    with pytest.raises(RuntimeError, match="has set no hook"):
+        trap(9)
+    g.set_hooks(on_first_trap=lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        trap(9)
+    asked = []
+
+    def tell() -> None:
+        asked.append(1)
+        set_hooks()
+
+    g.set_hooks(on_first_trap=tell)
+    for _ in range(3):
+        with pytest.raises(Trap, match="UNREACHABLE"):
+            trap(9)
+    assert asked == [1]
+
+
+def test_a_kind_that_no_trap_has(store: Store) -> None:
+    """Attack: a compiler's bug calls the builtin with anything; the table of kinds must not be read past its end."""
+    trap = store.function("trap", I_I)
+    for kind in (len(TrapKind), 1000, -1):
+        with pytest.raises(SystemError, match="unknown code"):
+            trap(kind)
+
+
+def test_each_instruction_that_faults_is_asked_about_once(store: Store) -> None:
+    asked: list[int] = []
+    answers: list[Any] = [TrapKind.HEAP_MISALIGNED]
+
+    def on_fault(pc: int) -> int:
+        asked.append(pc)
+        if isinstance(answers[0], BaseException):
+            raise answers[0]
+        return int(answers[0])
+
+    gates().set_hooks(on_fault=on_fault)
+    load = store.function("load", I_I)
+    for _ in range(3):
+        with pytest.raises(Trap) as caught:
+            load(-1)
+        assert caught.value.kind == TrapKind.HEAP_MISALIGNED
+    assert asked == [caught.value.pcs[0]]
+    # Code has gone, and other code may be there: only what was answered since counts.
+    gates().forget_faults()
+    for answer, expected in ((SystemError("no"), "no"), (-1, "unknown code"), (99, "unknown code")):
+        answers[0] = answer
+        with pytest.raises(SystemError, match=expected):
+            load(-1)
+        gates().forget_faults()
+    assert len(asked) == 4
+
+
+def test_instructions_that_share_a_place_in_the_table_of_known_ones() -> None:
+    """More instructions that fault than the table has places: none is taken for another."""
+    from tests.runtime.native.fake import ATTRIBUTES, array_to_wasm, compile_ir, libc, memory_pointer
+
+    count = 2 << KNOWN_FAULTS_LOG2
+    functions = [
+        f"define dso_local swiftcc i32 @f{k}(ptr swiftself %vm, i32 %x) {ATTRIBUTES} {{\n{memory_pointer('%p', '%x')}"
+        f"  %v = load volatile i32, ptr %p\n  %w = add i32 %v, {k}\n  ret i32 %w\n}}\n"
+        for k in range(count)
+    ]
+    fresh = Code(link(compile_ir("".join([array_to_wasm(I_I), *functions])), bytes(32)))
+    mine = Store(fresh)
+    asked = 0
+
+    def on_fault(pc: int) -> int:
+        nonlocal asked
+        asked += 1
+        return int((fresh.name(pc) or "")[1:]) % len(TrapKind)
+
+    set_hooks()
+    gates().set_hooks(on_fault=on_fault)
+    calls = [mine.function(f"f{k}", I_I) for k in range(count)]
+    for _ in range(2):
+        for k, call in enumerate(calls):
+            for _ in range(2):
+                with pytest.raises(Trap) as caught:
+                    call(-1)
+                assert caught.value.kind == k % len(TrapKind)
+    assert count < asked <= 2 * count
+    mine.close()
+    gates().unregister_code(fresh.start)
+    libc.munmap(fresh.start, fresh.size)
+
+
+def test_a_trap_tells_the_memory_as_it_was(store: Store) -> None:
+    """Base and length are read when the trap is raised, by the definition that the memory was registered with."""
+    g = gates()
+    definition = (ctypes.c_uint64 * 2)(store.reservation, 65536)
+    g.unregister_memory(store.reservation)
+    g.register_memory(store.reservation, store.reservation + (4 << 30), ctypes.addressof(definition))
+    load = store.function("load", I_I)
+    with pytest.raises(Trap) as first:
+        load(-8)
+    definition[1] = 131072
+    with pytest.raises(Trap) as second:
+        load(-8)
+    assert first.value.facts.memory == (store.reservation, 65536)
+    assert second.value.facts.memory == (store.reservation, 131072)
+    with pytest.raises(Trap) as soft:
+        store.function("trap", I_I)(TrapKind.MEMORY_OUT_OF_BOUNDS)
+    assert soft.value.facts.memory is None
+    # Its slot is another's now: what was found last must not be believed.
+    g.unregister_memory(store.reservation)
+    g.register_memory(1 << 50, (1 << 50) + 65536)
+    g.register_memory(store.reservation, store.reservation + (4 << 30))
+    with pytest.raises(Trap) as third:
+        load(-8)
+    assert third.value.facts.memory is None
+    g.unregister_memory(1 << 50)
+
+
+def test_a_trap_keeps_the_owner_of_its_store(store: Store) -> None:
+    """A counted reference: what the context names may be gone before the trap is."""
+
+    class Owner:
+        pass
+
+    owner = Owner()
+    trap, load = store.function("trap", I_I), store.function("load", I_I)
+    with pytest.raises(Trap) as caught:
+        trap(9)
+    assert caught.value.owner is None
+    assert caught.value._wasmforge_backtrace[1][TrapRecord.SLOT :][:24] == bytes(24), "no words of the host's stack"
+    before = sys.getrefcount(owner)
+    address = store.context + StoreContext.OWNER
+    ctypes.c_uint64.from_address(address).value = id(owner)
+    caught_traps = []
+    for call in (trap, load):
+        with pytest.raises(Trap) as caught:
+            call(-8 if call is load else 9)
+        caught_traps.append(caught.value)
+    with pytest.raises(SystemError):
+        trap(-1)
+    ctypes.c_uint64.from_address(address).value = 0
+    assert all(t.owner is owner for t in caught_traps)
+    assert sys.getrefcount(owner) == before + 2
+    del caught, caught_traps[:]
+    gc.collect()
+    assert sys.getrefcount(owner) == before
 
 
 def test_registration_is_checked(store: Store) -> None:

@@ -22,13 +22,13 @@ from wasmforge.runtime.native.signals import STOP_SIGNAL
 PRELUDE = """
 import os, signal, sys, threading
 import wasmforge.runtime.native as native
-from tests.runtime.native.fake import Store, ft, note_exception, raise_trap
+from tests.runtime.native.fake import Store, ft, set_hooks
 from tests.runtime.native.guest import HOST, code
 from wasmforge.syntax.errors import WasmtimeError
 g = native.gates()
 def stop(store):
     raise KeyboardInterrupt
-g.set_hooks(on_trap=raise_trap, on_exception=note_exception, on_stop=stop)
+set_hooks(on_stop=stop)
 g.hook_stop()
 s = Store(code())
 s.set_import(0, lambda x: 1, HOST)

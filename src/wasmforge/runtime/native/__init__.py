@@ -11,18 +11,22 @@ Interface (`from wasmforge.runtime.native import gates, StackPool, Stack`)
                                     a CallDescriptor that `keep_alive` keeps alive; `f.__self__.owner is keep_alive`
     g.set_builtin(name, f)          f(vmctx: int, *args: int) -> int | None, args unsigned; may raise (also a Trap)
     g.register_code(start, end), g.unregister_code(start)          text of an image: program counters there are wasm
-    g.register_memory(start, end), g.unregister_memory(start)      whole reservation, guards included
+    g.register_memory(start, end, definition), g.unregister_memory(start)      whole reservation, guards included
+    g.set_trap_class(cls, messages)  how traps are made: `gates.py`; until then the hook on_first_trap is called, which
+                                    does it. `trap_record.decode` reads what a trap carries
+    g.forget_faults()               whenever code goes
     g.hook_signals()                at every instance creation; a few µs; main thread or not
-    g.set_hooks(on_trap=, on_exception=, box_ref=, unbox_ref=)     each optional; kept until replaced
-        on_trap(store_id, kind, fault_address, pcs, omitted)        returns the exception, or raises one
+    g.set_hooks(on_first_trap=, on_fault=, on_exception=, box_ref=, unbox_ref=)     each optional; kept until replaced
+        on_first_trap()                                             calls set_trap_class
+        on_fault(pc) -> int                                         the kind of trap; raises where nothing may fault
         on_exception(store_id, exception, pcs, omitted)             returns; the gate then raises `exception` again
         on_async_misuse(store_id, kind, object)                     raises; kind as in misuse.py
         box_ref(store_id, value_type, word) -> object               word is not 0 (null is None without the hook)
         unbox_ref(store_id, value_type, object) -> int              object is not None; a TypeError from it becomes
                                                                     "f() argument 1: expected funcref, got str"
-    pcs: tuple of look-up addresses (return addresses already minus 1), innermost first, at most emission.MAX_BACKTRACE,
-    through all activations of the store on this thread; `omitted` more were cut. Addresses in no registered function
-    (trampolines) occur among them: skip what the look-up does not know.
+    pcs: tuple of look-up addresses (return addresses already minus 1), innermost first, at most MAX_BACKTRACE of
+    `trap_record.py`, through all activations of the store on this thread; `omitted` more were cut. Addresses in no
+    registered function (trampolines) occur among them: skip what the look-up does not know.
 
     A store context must be zeroed, then WASM_SP = stack.high, WASM_STACK_LOW = stack.low, WASM_STACK_HIGH = stack.high,
     STORE = id. THREAD and HOST_STACK_LIMIT stay 0: the first entry sets them (a store that is active on another

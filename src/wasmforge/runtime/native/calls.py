@@ -1,6 +1,6 @@
 """The universal call wrapper: one METH_FASTCALL function behind every callable export. Its `self` is an int whose
 value is the address of a CallDescriptor, which lists types and targets, so that no code is compiled for a signature.
-It also turns traps and exceptions that left wasm into Python exceptions, with the hooks of the runtime.
+What left wasm otherwise than by returning becomes a Python exception in `raising.py`.
 
 Order matters: arguments are unboxed first, because `__index__` and the like may run any Python code; from the thread
 check to `enter` the GIL is held without a gap, so no other thread can take the store between check and use.
@@ -252,179 +252,12 @@ take:
 failed:
   ret i32 1
 }
-
-; The program counters of a record as a tuple; null with an exception set.
-define internal ptr @record_pcs(ptr %record) noinline nounwind {
-  %count = load.field i64, ptr %record, <TrapRecord.STORED>
-  %tuple = call ptr @PyTuple_New(i64 %count)
-  %no.tuple = icmp eq ptr %tuple, null
-  %nothing = icmp eq i64 %count, 0
-  %finished = or i1 %no.tuple, %nothing
-  br i1 %finished, label %done, label %item
-item:
-  %i = phi i64 [0, %0], [%i.next, %set]
-  %i.byte = mul i64 %i, 8
-  %at = add i64 %i.byte, <TrapRecord.PCS>
-  %pc = load.field i64, ptr %record, %at
-  %object = call ptr @PyLong_FromUnsignedLong(i64 %pc)
-  %no.object = icmp eq ptr %object, null
-  br i1 %no.object, label %drop, label %set
-set:
-  call i32 @PyTuple_SetItem(ptr %tuple, i64 %i, ptr %object)
-  %i.next = add i64 %i, 1
-  %more = icmp ult i64 %i.next, %count
-  br i1 %more, label %item, label %done
-drop:
-  call void @Py_DecRef(ptr %tuple)
-  br label %done
-done:
-  %result = phi ptr [%tuple, %0], [%tuple, %set], [null, %drop]
-  ret ptr %result
-}
-
-; 1: a trap, no exception is set and on_trap makes one. 2: an exception is set; on_exception sees it and it goes
-; on.
-define internal void @raise_outcome(ptr %context, ptr %record, i32 %outcome) cold noinline nounwind {
-  %arguments = alloca [6 x ptr]
-  %type = alloca ptr
-  %exception = alloca ptr
-  %traceback = alloca ptr
-  %store = load.field i64, ptr %context, <StoreContext.STORE>
-  %kind = load.field i64, ptr %record, <TrapRecord.KIND>
-  %address = load.field i64, ptr %record, <TrapRecord.ADDRESS>
-  %stored = load.field i64, ptr %record, <TrapRecord.STORED>
-  %total = load.field i64, ptr %record, <TrapRecord.TOTAL>
-  %omitted = sub i64 %total, %stored
-  %at1 = getelementptr ptr, ptr %arguments, i64 1
-  %at2 = getelementptr ptr, ptr %arguments, i64 2
-  %at3 = getelementptr ptr, ptr %arguments, i64 3
-  %at4 = getelementptr ptr, ptr %arguments, i64 4
-  %at5 = getelementptr ptr, ptr %arguments, i64 5
-  %is.trap = icmp eq i32 %outcome, 1
-  br i1 %is.trap, label %trap, label %exceptional
-trap:
-  %trap.hook = load ptr, ptr @hook_on_trap
-  %no.trap.hook = icmp eq ptr %trap.hook, null
-  br i1 %no.trap.hook, label %no.hook, label %trap.call
-no.hook:
-  %runtime.error = load ptr, ptr @PyExc_RuntimeError
-  call void @PyErr_SetString(ptr %runtime.error, ptr @text.no_hook)
-  ret void
-trap.call:
-  %o1 = call ptr @PyLong_FromUnsignedLong(i64 %store)
-  store ptr %o1, ptr %at1
-  %o2 = call ptr @PyLong_FromUnsignedLong(i64 %kind)
-  store ptr %o2, ptr %at2
-  %o3 = call ptr @PyLong_FromUnsignedLong(i64 %address)
-  store ptr %o3, ptr %at3
-  %o4 = call ptr @record_pcs(ptr %record)
-  store ptr %o4, ptr %at4
-  %o5 = call ptr @PyLong_FromUnsignedLong(i64 %omitted)
-  store ptr %o5, ptr %at5
-  %out.of.memory = call ptr @PyErr_Occurred()
-  %complete = icmp eq ptr %out.of.memory, null
-  br i1 %complete, label %trap.vectorcall, label %trap.release
-trap.vectorcall:
-  %trap.result = call ptr @PyObject_Vectorcall(ptr %trap.hook, ptr %at1, i64 -9223372036854775803, ptr null)
-  %trap.raised = icmp eq ptr %trap.result, null
-  br i1 %trap.raised, label %trap.release, label %trap.made
-trap.made:
-  %trap.nothing = icmp eq ptr %trap.result, @_Py_NoneStruct
-  br i1 %trap.nothing, label %trap.silent, label %trap.set
-trap.set:
-  ; Raised here and not by the hook: that would make a frame and a traceback, which cost as much as the exception.
-  %trap.type = call ptr @PyObject_Type(ptr %trap.result)
-  call void @PyErr_SetObject(ptr %trap.type, ptr %trap.result)
-  call void @Py_DecRef(ptr %trap.type)
-  call void @Py_DecRef(ptr %trap.result)
-  br label %trap.release
-trap.silent:
-  call void @Py_DecRef(ptr %trap.result)
-  %system.error = load ptr, ptr @PyExc_SystemError
-  call void @PyErr_SetString(ptr %system.error, ptr @text.silent)
-  br label %trap.release
-trap.release:
-  call void @Py_DecRef(ptr %o1)
-  call void @Py_DecRef(ptr %o2)
-  call void @Py_DecRef(ptr %o3)
-  call void @Py_DecRef(ptr %o4)
-  call void @Py_DecRef(ptr %o5)
-  ret void
-
-exceptional:
-  %exception.hook = load ptr, ptr @hook_on_exception
-  %no.exception.hook = icmp eq ptr %exception.hook, null
-  br i1 %no.exception.hook, label %leave, label %fetch
-leave:
-  ret void
-fetch:
-  call void @PyErr_Fetch(ptr %type, ptr %exception, ptr %traceback)
-  call void @PyErr_NormalizeException(ptr %type, ptr %exception, ptr %traceback)
-  %e = load ptr, ptr %exception
-  %t = load ptr, ptr %traceback
-  %no.traceback = icmp eq ptr %t, null
-  br i1 %no.traceback, label %exception.arguments, label %exception.traceback
-exception.traceback:
-  call i32 @PyException_SetTraceback(ptr %e, ptr %t)
-  br label %exception.arguments
-exception.arguments:
-  %x1 = call ptr @PyLong_FromUnsignedLong(i64 %store)
-  store ptr %x1, ptr %at1
-  store ptr %e, ptr %at2
-  %x3 = call ptr @record_pcs(ptr %record)
-  store ptr %x3, ptr %at3
-  %x4 = call ptr @PyLong_FromUnsignedLong(i64 %omitted)
-  store ptr %x4, ptr %at4
-  %no.memory = call ptr @PyErr_Occurred()
-  %whole = icmp eq ptr %no.memory, null
-  br i1 %whole, label %exception.vectorcall, label %exception.failed
-exception.vectorcall:
-  %exception.result = call ptr @PyObject_Vectorcall(ptr %exception.hook, ptr %at1, i64 -9223372036854775804, ptr null)
-  %hook.raised = icmp eq ptr %exception.result, null
-  br i1 %hook.raised, label %exception.failed, label %exception.back
-exception.back:
-  call void @Py_DecRef(ptr %exception.result)
-  call void @Py_DecRef(ptr %x1)
-  call void @Py_DecRef(ptr %x3)
-  call void @Py_DecRef(ptr %x4)
-  %back.type = load ptr, ptr %type
-  %back.exception = load ptr, ptr %exception
-  %back.traceback = load ptr, ptr %traceback
-  call void @PyErr_Restore(ptr %back.type, ptr %back.exception, ptr %back.traceback)
-  ret void
-exception.failed:
-  ; The hook's own exception (say, a KeyboardInterrupt) wins, as in an except clause. Its context is the first one.
-  call void @Py_DecRef(ptr %x1)
-  call void @Py_DecRef(ptr %x3)
-  call void @Py_DecRef(ptr %x4)
-  %old.type = load ptr, ptr %type
-  call void @Py_DecRef(ptr %old.type)
-  %old.traceback = load ptr, ptr %traceback
-  call void @Py_DecRef(ptr %old.traceback)
-  call void @PyErr_Fetch(ptr %type, ptr %exception, ptr %traceback)
-  call void @PyErr_NormalizeException(ptr %type, ptr %exception, ptr %traceback)
-  %new.type = load ptr, ptr %type
-  %new.exception = load ptr, ptr %exception
-  %new.traceback = load ptr, ptr %traceback
-  %same.exception = icmp eq ptr %new.exception, %e
-  br i1 %same.exception, label %drop.old, label %link
-drop.old:
-  call void @Py_DecRef(ptr %e)
-  br label %raise.new
-link:
-  call void @PyException_SetContext(ptr %new.exception, ptr %e)
-  br label %raise.new
-raise.new:
-  call void @PyErr_Restore(ptr %new.type, ptr %new.exception, ptr %new.traceback)
-  ret void
-}
 """
 
 TEXTS: Final = {
     "arity": "%s() takes %zd arguments (%zd given)",
     "arity.one": "%s() takes %zd argument (%zd given)",
     "recursion": "maximum recursion depth exceeded: too many calls between Python and wasm are open on this thread",
-    "silent": "the trap hook of the runtime returned no exception",
 }
 
 

@@ -14,6 +14,8 @@ from itertools import count
 from wasmforge.compiler import environ
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.runtime.native.objects import PyObject
+from wasmforge.runtime.native.signals import KNOWN_FAULTS_LOG2, RangeTable
+from wasmforge.runtime.native.trap_record import MAX_BACKTRACE, TrapRecord
 from wasmforge.syntax import types
 
 TYPE_CHECKING = False
@@ -21,11 +23,7 @@ if TYPE_CHECKING:
     import re
     from typing import Final
 
-__all__ = ["CONSTANTS", "MAX_BACKTRACE", "EntryFrame", "GateFrame", "TrapRecord", "assembly", "expand"]
-
-MAX_BACKTRACE: Final = 64
-"""Program counters that a backtrace keeps; Wasmtime's `wasm_backtrace_max_frames` is 20 by default."""
-
+__all__ = ["CONSTANTS", "EntryFrame", "GateFrame", "assembly", "expand"]
 
 FREE_INTS: Final = 16
 """Ints of one digit that are kept for the next arguments of host functions: more than most calls have."""
@@ -59,17 +57,6 @@ class GateFrame:
     TOP: Final = 16  # HOST_SP minus rbp
 
 
-class TrapRecord:
-    """Where the unwinder leaves what the entry's caller needs to raise; on the thread's stack, one an activation."""
-
-    KIND: Final = 0
-    ADDRESS: Final = 8
-    STORED: Final = 16  # program counters in PCS
-    TOTAL: Final = 24  # program counters seen
-    PCS: Final = 32
-    SIZE: Final = 32 + 8 * MAX_BACKTRACE
-
-
 def _constants() -> dict[str, int]:
     table: dict[str, int] = {}
     records: tuple[type, ...] = (
@@ -83,6 +70,7 @@ def _constants() -> dict[str, int]:
         EntryFrame,
         GateFrame,
         PyObject,
+        RangeTable,
         TrapRecord,
     )
     for record in records:
@@ -100,7 +88,10 @@ def _constants() -> dict[str, int]:
     table["Environ.AREAS_SIZE"] = environ.StoreContext.SIZE - environ.StoreContext.OVERFLOW_AREA
     table["Environ.FREE_INTS"] = FREE_INTS
     table["Environ.OVERFLOW_SIZE"] = environ.StoreContext.RESULTS_AREA - environ.StoreContext.OVERFLOW_AREA
+    table["Environ.KNOWN_FAULTS"] = 1 << KNOWN_FAULTS_LOG2
+    table["Environ.KNOWN_FAULTS_SHIFT"] = 64 - KNOWN_FAULTS_LOG2
     table["Environ.MAX_BACKTRACE"] = MAX_BACKTRACE
+    table["Environ.TRAP_KINDS"] = len(TrapKind)
     table["TrapKind.STACK_OVERFLOW"] = int(TrapKind.STACK_OVERFLOW)
     table["TrapKind.MEMORY_OUT_OF_BOUNDS"] = int(TrapKind.MEMORY_OUT_OF_BOUNDS)
     return table

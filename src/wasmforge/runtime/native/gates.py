@@ -11,14 +11,14 @@ from wasmforge.compiler.environ import BUILTIN_INDEX, BUILTINS
 from wasmforge.runtime.lock import LOCK
 from wasmforge.runtime.native.loader import load
 from wasmforge.runtime.native.objects import int_tags
-from wasmforge.runtime.native.signals import RangeTable, SignalHooks
+from wasmforge.runtime.native.signals import KNOWN_FAULTS_LOG2, RangeTable, SignalHooks
 from wasmforge.runtime.native.threads import ThreadSetup
 from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ctypes
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, Final
 else:
     from wasmforge.runtime import ffi as ctypes
@@ -28,6 +28,12 @@ __all__ = ["CallTarget", "Gates", "gates"]
 _METH_NOARGS: Final = 0x04
 _METH_O: Final = 0x08
 _METH_FASTCALL: Final = 0x80
+
+TRAP_ATTRIBUTE: Final = "_wasmforge_backtrace"
+"""Of a trap, see `Gates.set_trap_class`."""
+
+_KNOWN_FAULTS_SIZE: Final = 16 << KNOWN_FAULTS_LOG2
+_TP_NEW: Final = 65  # Py_tp_new, CPython's typeslots.h
 
 STOP_SLOTS: Final = 65536
 """Threads with deadlines at a time."""
@@ -81,6 +87,8 @@ class Gates:
         self._new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
         self._lost_definition = _MethodDefinition(b"hooks_lost", image.address("hooks_lost"), _METH_NOARGS, None)
         self._signals = SignalHooks(image, self._new_function(ctypes.addressof(self._lost_definition), None, None))
+        known_faults = (ctypes.c_ubyte * _KNOWN_FAULTS_SIZE).from_address(image.address("known_faults"))
+        self._known_faults = memoryview(known_faults).cast("B")
         self._stop_slots: ctypes.Array[ctypes.c_uint64] | None = None
         os.register_at_fork(after_in_child=self._after_fork_in_child)
 
@@ -96,7 +104,7 @@ class Gates:
         self._threads.after_fork_in_child()
 
     def _range_table(self, symbol: str) -> RangeTable:
-        address = self._reserve(16 + 16 * RangeTable.CAPACITY)
+        address = self._reserve(RangeTable.SIZE)
         ctypes.c_uint64.from_address(self._image.address(symbol)).value = address
         return RangeTable(address)
 
@@ -163,7 +171,8 @@ class Gates:
     def set_hooks(
         self,
         *,
-        on_trap: Callable[[int, int, int, tuple[int, ...], int], BaseException | None] | None = None,
+        on_first_trap: Callable[[], None] | None = None,
+        on_fault: Callable[[int], int] | None = None,
         on_exception: Callable[[int, BaseException, tuple[int, ...], int], None] | None = None,
         on_stop: Callable[[int], None] | None = None,
         on_async_misuse: Callable[[int, int, object], None] | None = None,
@@ -173,7 +182,8 @@ class Gates:
     ) -> None:
         """Sets the functions that the gates call (parameters: the room's docstring). None leaves one as it is."""
         hooks: dict[str, Callable[..., object] | None] = {
-            "hook_on_trap": on_trap,
+            "hook_on_first_trap": on_first_trap,
+            "hook_on_fault": on_fault,
             "hook_on_exception": on_exception,
             "hook_on_stop": on_stop,
             "hook_on_async_misuse": on_async_misuse,
@@ -185,16 +195,40 @@ class Gates:
             if function is not None:
                 self._set_hook(symbol, function)
 
+    def set_trap_class(self, trap_class: type[BaseException] | None, messages: Sequence[str] = ()) -> None:
+        """What traps are from now on: `trap_class.__new__(trap_class, message)` with the message of their kind, without
+        `__init__`. The attribute TRAP_ATTRIBUTE is set to a pair: the object that OWNER of the store context names (or
+        None), and the bytes of a trap record. None: the next trap asks the hook on_first_trap."""
+        address = self._image.address
+        if trap_class is None:
+            ctypes.c_void_p.from_address(address("trap_class")).value = None
+            return
+        slot = ctypes.pythonapi.PyType_GetSlot
+        slot.restype = ctypes.c_void_p
+        slot.argtypes = (ctypes.py_object, ctypes.c_int)
+        for kind, message in enumerate(messages):
+            self._set_object(address("trap_arguments") + 8 * kind, (message,))
+        self._set_object(address("trap_attribute"), TRAP_ATTRIBUTE)
+        ctypes.c_void_p.from_address(address("trap_new")).value = slot(trap_class, _TP_NEW)
+        self._set_object(address("trap_class"), trap_class)
+
+    def forget_faults(self) -> None:
+        """Forgets which instructions may fault: code goes, and other code may get its addresses."""
+        self._known_faults[:] = bytes(_KNOWN_FAULTS_SIZE)
+
     def _set_hook(self, symbol: str, function: Callable[..., object]) -> None:
         self._set_pointer(self._image.address(symbol), symbol, function)
 
     def _set_pointer(self, address: int, name: str, function: Callable[..., object]) -> None:
         if not callable(function):
             raise TypeError(f"{name} must be callable, got {type(function).__name__}")
+        self._set_object(address, function)
+
+    def _set_object(self, address: int, value: object) -> None:
         with self._lock:
             # The old function may be running on another thread, and the gates own no reference: keep it for ever.
-            self._references.append(function)
-            ctypes.c_void_p.from_address(address).value = id(function)
+            self._references.append(value)
+            ctypes.c_void_p.from_address(address).value = id(value)
 
     def register_code(self, start: int, end: int) -> None:
         """Makes [start, end) wasm code: faults there may be traps, and interrupts are injected there.
@@ -209,10 +243,12 @@ class Gates:
         with self._lock:
             self._code.remove(start)
 
-    def register_memory(self, start: int, end: int) -> None:
-        """Makes faults of wasm code in [start, end), a memory's whole reservation, out-of-bounds traps."""
+    def register_memory(self, start: int, end: int, definition: int = 0) -> None:
+        """Makes faults of wasm code in [start, end), a memory's whole reservation, out-of-bounds traps. They tell base
+        and length of the memory from the VMMemoryDefinition at `definition`, which must stay until the range is
+        unregistered."""
         with self._lock:
-            self._memories.add(start, end)
+            self._memories.add(start, end, definition)
 
     def unregister_memory(self, start: int) -> None:
         """Takes back `register_memory`; call it before unmapping. Raises WasmtimeError when it is not registered."""

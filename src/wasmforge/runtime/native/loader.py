@@ -44,9 +44,12 @@ _SOURCES: Final = (
     "image.py",
     "interrupts.py",
     "misuse.py",
+    "objects.py",
+    "raising.py",
     "signals.py",
     "text.py",
     "threads.py",
+    "trap_record.py",
     "wasi_calls.py",
 )
 """The files that the machine code is made from."""

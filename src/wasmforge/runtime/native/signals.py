@@ -28,7 +28,11 @@ else:
 
     from wasmforge.runtime import ffi as ctypes
 
-__all__ = ["RangeTable", "SignalHooks", "ir"]
+__all__ = ["KNOWN_FAULTS_LOG2", "RangeTable", "SignalHooks", "ir"]
+
+KNOWN_FAULTS_LOG2: Final = 8
+"""Of the number of places for program counters that have faulted (`raising.py`): programs that trap do it at few
+instructions."""
 
 IR: Final = """
 @code_ranges = hidden global ptr null      ; RangeTable, see there
@@ -47,20 +51,25 @@ define internal i1 @between(i64 %address, ptr %low, ptr %high) alwaysinline {
   ret i1 %inside
 }
 
-; Other threads may write the table now: a slot counts only if its end is the same before and after reading its start.
-define internal i1 @in_ranges(ptr %table, i64 %address) noinline nounwind {
+; The slot of the range that an address lies in, or -1. The slot that was found last is looked at first, since programs
+; that trap do it at few places, and may have thousands of modules and memories. Other threads may write the table now:
+; a slot counts only if its end is the same before and after reading its start.
+define internal i64 @find_range(ptr %table, i64 %address) noinline nounwind {
   %missing = icmp eq ptr %table, null
   br i1 %missing, label %no, label %begin
 begin:
   %count = load atomic i64, ptr %table acquire, align 8
+  %hint.at = getelementptr i8, ptr %table, i64 <RangeTable.HINT>
+  %hint = load atomic i64, ptr %hint.at monotonic, align 8
   br label %test
 test:
-  %i = phi i64 [0, %begin], [%i.next, %next]
+  %i = phi i64 [%hint, %begin], [0, %after.hint], [%i.next, %advance]
+  %hinted = phi i1 [true, %begin], [false, %after.hint], [false, %advance]
   %more = icmp ult i64 %i, %count
   br i1 %more, label %slot, label %no
 slot:
   %i.16 = shl i64 %i, 4
-  %offset = add i64 %i.16, 16
+  %offset = add i64 %i.16, <RangeTable.RANGES>
   %start.at = getelementptr i8, ptr %table, i64 %offset
   %end.at = getelementptr i8, ptr %start.at, i64 8
   %end = load atomic volatile i64, ptr %end.at acquire, align 8
@@ -73,17 +82,23 @@ slot:
   %all = and i1 %both, %stable
   br i1 %all, label %yes, label %next
 next:
+  br i1 %hinted, label %after.hint, label %advance
+after.hint:
+  br label %test
+advance:
   %i.next = add i64 %i, 1
   br label %test
 yes:
-  ret i1 true
+  store atomic i64 %i, ptr %hint.at monotonic, align 8
+  ret i64 %i
 no:
-  ret i1 false
+  ret i64 -1
 }
 
 define internal i1 @is_code(i64 %pc) nounwind {
   %table = load ptr, ptr @code_ranges
-  %found = call i1 @in_ranges(ptr %table, i64 %pc)
+  %slot = call i64 @find_range(ptr %table, i64 %pc)
+  %found = icmp ne i64 %slot, -1
   ret i1 %found
 }
 
@@ -106,7 +121,8 @@ code:
   br i1 %in.code, label %memory, label %foreign
 memory:
   %memories = load ptr, ptr @memory_ranges
-  %in.memory = call i1 @in_ranges(ptr %memories, i64 %address)
+  %slot = call i64 @find_range(ptr %memories, i64 %address)
+  %in.memory = icmp ne i64 %slot, -1
   br i1 %in.memory, label %trap, label %near
 near:
   ; An exhausted stack faults around rsp: at most a probe below, or at a frame slot above. Anything else is a crash
@@ -125,6 +141,9 @@ trap:
   ; `push rbp` itself never faults: return address and saved rbp share 16 aligned bytes (rule 6), and the guard ends at
   ; a page. So the frame is complete, or the fault is in the call instruction of a complete one.
   %entry = call i64 @unwind(i64 %kind, i64 %address, i64 %rip, i64 %rbp)
+  %entry.pointer = inttoptr i64 %entry to ptr
+  %record = load.field ptr, ptr %entry.pointer, <EntryFrame.RECORD>
+  store.field i64 %slot, ptr %record, <TrapRecord.SLOT>
   br label %leave
 entry.guard:
   ; The first push of a nested entry hit the guard: rbp is the entry frame.
@@ -345,21 +364,26 @@ class SignalHooks:
 
 
 class RangeTable:
-    """Address ranges that the signal handler scans: {u64 slots in use, u64 0, then {u64 start, u64 end} a slot}, with
-    holes (end 0). The handler may run on any thread at any instant, so every intermediate state is valid: the end is 0
-    while a slot changes.
+    """Address ranges that the signal handler scans, with holes (end 0). The handler may run on any thread at any
+    instant, so every intermediate state is valid: the end is 0 while a slot changes.
     """
 
     CAPACITY: Final = 65536
+    COUNT: Final = 0  # u64, slots in use
+    HINT: Final = 8  # u64, the slot that was found last
+    RANGES: Final = 16  # {u64 start, u64 end} a slot
+    DEFINITIONS: Final = RANGES + 16 * CAPACITY  # u64 a slot: of a memory the address of its VMMemoryDefinition, or 0
+    SIZE: Final = DEFINITIONS + 8 * CAPACITY
 
     def __init__(self, address: int) -> None:
-        table = (ctypes.c_uint64 * (2 + 2 * self.CAPACITY)).from_address(address)
+        table = (ctypes.c_uint64 * (self.SIZE // 8)).from_address(address)
         self._words = memoryview(table).cast("B").cast("Q")  # which is written faster than the array
         self._slots: dict[int, int] = {}
         self._free: list[int] = []
 
-    def add(self, start: int, end: int) -> None:
-        """Registers [start, end). Raises WasmtimeError when `start` is registered or the table is full."""
+    def add(self, start: int, end: int, definition: int = 0) -> None:
+        """Registers [start, end), of a memory with the address of its VMMemoryDefinition. Raises WasmtimeError when
+        `start` is registered or the table is full."""
         if not 0 < start < end:
             raise WasmtimeError(f"empty address range {start:#x} to {end:#x}")
         if start in self._slots:
@@ -374,6 +398,7 @@ class RangeTable:
         self._slots[start] = slot  # first, so that after a KeyboardInterrupt in here `remove` still works
         words[3 + 2 * slot] = 0
         words[2 + 2 * slot] = start
+        words[self.DEFINITIONS // 8 + slot] = definition
         words[3 + 2 * slot] = end
         if slot == words[0]:
             words[0] = slot + 1

@@ -15,6 +15,7 @@ from wasmforge.runtime.native import (
     frames,
     host_calls,
     interrupts,
+    raising,
     signals,
     threads,
     wasi_calls,
@@ -59,6 +60,7 @@ FUNCTION_IMPORTS: Final = {
     "PyNumber_Rshift": "ptr (ptr, ptr)",
     "PyObject_GetBuffer": "i32 (ptr, ptr, i32)",
     "PyObject_HasAttrString": "i32 (ptr, ptr)",
+    "PyObject_SetAttr": "i32 (ptr, ptr, ptr)",
     "PyObject_Type": "ptr (ptr)",
     "PyObject_Vectorcall": "ptr (ptr, ptr, i64, ptr)",
     "PySequence_Check": "i32 (ptr)",
@@ -99,7 +101,8 @@ DATA_IMPORTS: Final = (
 )
 
 HOOKS: Final = (
-    "hook_on_trap",
+    "hook_on_first_trap",
+    "hook_on_fault",
     "hook_on_exception",
     "hook_on_stop",
     "hook_on_async_misuse",
@@ -156,6 +159,7 @@ def gates_ir() -> str:
         exits.ir(),
         host_calls.ir(),
         calls.ir(),
+        raising.ir(),
         async_calls.ir(),
         signals.ir(),
         interrupts.ir(),

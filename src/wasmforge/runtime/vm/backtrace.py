@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime.compiled_module import CompiledModule, FrameInfo
     from wasmforge.runtime.module_registry import ModuleRegistry
 
@@ -18,18 +19,35 @@ class Backtrace:
     """Frames of the store `store_id`, innermost first. It keeps the store's code alive, so that the program counters
     keep their meaning, but not its memories. `omitted` is the number of outer frames that were cut.
 
-    `fault` tells, after an access outside of a memory, the address in the memory and the memory's length, in bytes.
+    `kind` is the code of the trap, None for any other exception. `fault` tells, after an access outside of a memory,
+    the address in the memory and the memory's length, in bytes.
     """
 
-    __slots__ = ("_frames", "_pcs", "_registry", "fault", "omitted", "store_id")
+    __slots__ = ("_frames", "_pcs", "_registry", "fault", "kind", "omitted", "store_id")
 
     def __init__(self, registry: ModuleRegistry | None, pcs: tuple[int, ...], omitted: int, store_id: int = 0) -> None:
         self._registry = registry
         self._pcs = pcs
         self.omitted = omitted
         self.store_id = store_id
+        self.kind: TrapKind | None = None
         self.fault: tuple[int, int] | None = None
         self._frames: list[FrameInfo] | None = None
+
+    @classmethod
+    def of_record(cls, registry: ModuleRegistry | None, record: bytes) -> Backtrace:
+        """What a trap carries that the gates have made. Without a registry, since the store was being destroyed, it has
+        no frames."""
+        from wasmforge.compiler.trap import TRAP_KINDS
+        from wasmforge.runtime.native.trap_record import decode
+
+        facts = decode(record)
+        backtrace = cls(registry, facts.pcs, facts.omitted, facts.store_id)
+        backtrace.kind = TRAP_KINDS[facts.kind]
+        if facts.memory is not None:
+            base, length = facts.memory
+            backtrace.fault = facts.address - base, length
+        return backtrace
 
     def fill(self, registry: ModuleRegistry, pcs: tuple[int, ...], omitted: int, store_id: int) -> None:
         """Gives frames to a backtrace that has none yet."""

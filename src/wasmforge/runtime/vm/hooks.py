@@ -4,26 +4,23 @@ connects them once a process; `EngineState.gates` does that before anything runs
 
 from __future__ import annotations
 
-from wasmforge.runtime.code_registry import fault_kinds, lookup_code
+from wasmforge.runtime.code_registry import lookup_code
 from wasmforge.runtime.native import gates
 from wasmforge.runtime.store import _stores, store_of_id
 from wasmforge.runtime.vm.libcalls import BUILTIN_FUNCTIONS
-from wasmforge.runtime.vm.traps import make_trap, pending_backtrace
+from wasmforge.runtime.vm.traps import backtrace_of, pending_backtrace, tell_gates
 from wasmforge.syntax.errors import ResultError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from wasmforge.compiler.trap import TrapKind
     from wasmforge.runtime.module_registry import ModuleRegistry
     from wasmforge.runtime.native import Gates
-    from wasmforge.runtime.vm.backtrace import Backtrace
 
 __all__ = ["install"]
 
 MAX_NOTES: Final = 16
-_MEMORY_OUT_OF_BOUNDS: Final = 1  # TrapKind's, which only programs that trap need
 
 _installed = False
 
@@ -34,7 +31,8 @@ def install() -> Gates:
     g = gates()
     if not _installed:
         g.set_hooks(
-            on_trap=_on_trap,
+            on_first_trap=_on_first_trap,
+            on_fault=_on_fault,
             on_exception=_on_exception,
             box_ref=_box_ref,
             unbox_ref=_unbox_ref,
@@ -54,39 +52,11 @@ def _registry(store_id: int) -> ModuleRegistry | None:
     return None if store is None else store.registry
 
 
-_Backtrace: type[Backtrace] | None = None  # only needed by programs that trap
-_kinds: tuple[TrapKind, ...] = ()
+def _on_first_trap() -> None:
+    tell_gates(gates())
 
 
-def _load() -> type[Backtrace]:
-    global _Backtrace, _kinds
-    from wasmforge.compiler.trap import TRAP_KINDS
-    from wasmforge.runtime.vm.backtrace import Backtrace
-
-    _kinds = TRAP_KINDS
-    _Backtrace = Backtrace
-    return Backtrace
-
-
-def _on_trap(store_id: int, kind: int, fault_address: int, pcs: tuple[int, ...], omitted: int) -> BaseException:
-    """The exception for a trap, which the gate raises: no traceback has a frame of this function."""
-    weak = _stores.get(store_id)
-    store = None if weak is None else weak()
-    # Without a store, which is being destroyed, the trap is more important than its frames.
-    backtrace = (_Backtrace or _load())(None if store is None else store.registry, pcs, omitted, store_id)
-    if fault_address and kind == _MEMORY_OUT_OF_BOUNDS:
-        kind = fault_kinds.get(pcs[0]) or _trap_of_fault(pcs[0])
-        if store is not None:
-            # Now, because the length may be another one when somebody looks.
-            for memory in store.memories:
-                reservation = memory.reservation
-                if 0 <= fault_address - reservation.address < reservation.length:
-                    backtrace.fault = fault_address - memory.base, memory.byte_length
-                    break
-    return make_trap(_kinds[kind], backtrace)
-
-
-def _trap_of_fault(pc: int) -> int:
+def _on_fault(pc: int) -> int:
     """The code that the trap table of the faulting instruction's image has for it.
 
     Threat: a fault at an instruction that may not fault means that compiled code computed a wrong address, and what it
@@ -97,7 +67,6 @@ def _trap_of_fault(pc: int) -> int:
     kind = None if code is None else code.trap_at(offset)
     if kind is None:
         raise SystemError(f"wasmforge: compiled code faulted at text offset {offset:#x}, where nothing may fault")
-    fault_kinds[pc] = kind
     return kind
 
 
@@ -107,28 +76,27 @@ def _on_exception(store_id: int, exception: BaseException, pcs: tuple[int, ...],
     registry = _registry(store_id)
     if registry is None or not pcs:
         return
-    pending = pending_backtrace(exception)
-    if pending is not None:
-        pending.fill(registry, pcs, omitted, store_id)
-        return
-    trap_backtrace = getattr(exception, "_wasmforge_backtrace", None)
-    if trap_backtrace is not None and trap_backtrace.store_id == store_id:
-        return
-    seen = getattr(exception, "_wasmforge_stores", None)
-    if seen is None:
-        try:
-            seen = exception._wasmforge_stores = set()  # type: ignore[attr-defined]
-        except AttributeError:
-            return  # an exception without a dictionary takes no notes either
+    # All that is kept at an exception is in here; asking for an attribute that is not there takes three times as long.
+    attributes = exception.__dict__
+    if "_wasmforge_backtrace" in attributes:
+        pending = pending_backtrace(exception)
+        if pending is not None:
+            pending.fill(registry, pcs, omitted, store_id)
+            return
+        backtrace = backtrace_of(exception)
+        if backtrace is not None and backtrace.store_id == store_id:
+            return
+    seen: tuple[int, ...] = attributes.get("_wasmforge_stores", ())
     # The frames of all activations of a store come with its innermost gate; its outer gates have nothing to add.
     # One exception object that is raised again and again, in ever new stores, must not grow without end.
     if store_id not in seen and len(seen) < MAX_NOTES:
-        seen.add(store_id)
-        from wasmforge.runtime.vm.backtrace import Backtrace
-
-        backtrace = Backtrace(registry, pcs, omitted)
-        if backtrace.frames:
-            exception.add_note(str(backtrace))
+        attributes["_wasmforge_stores"] = *seen, store_id
+        note = registry.note(pcs, omitted)
+        if note:
+            try:  # noqa: SIM105  # contextlib costs a cold start 0.5 ms
+                exception.add_note(note)
+            except AttributeError:
+                pass  # its class lets nobody set attributes
 
 
 def _on_async_misuse(store_id: int, kind: int, awaitable: object) -> None:

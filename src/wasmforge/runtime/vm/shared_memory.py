@@ -51,13 +51,15 @@ def check_atomic_address(address: int, size: int, length: int) -> None:
 
 
 class _Range:
-    """The entry of a memory's reservation in the handler's table. It does not refer to the memory."""
+    """The entry of a memory's reservation in the handler's table. It does not refer to the memory, but to all that the
+    entry has the address of."""
 
-    __slots__ = ("_gates", "_reservation")
+    __slots__ = ("_arena", "_gates", "_reservation")
 
-    def __init__(self, engine: EngineState, reservation: Mmap) -> None:
+    def __init__(self, engine: EngineState, reservation: Mmap, arena: Arena) -> None:
         self._gates = engine.gates
         self._reservation = reservation
+        self._arena = arena
 
     def release(self) -> None:
         try:  # noqa: SIM105  # contextlib costs a cold start 0.5 ms
@@ -87,9 +89,9 @@ class SharedLinearMemory(LinearMemory):
         self._parking = _thread.allocate_lock()
         self._parked: dict[int, deque[Any]] = {}
         self._create(self._own_arena, StoreLimits(), engine.tunables, memory_type)
-        entry = _Range(engine, self.reservation)
+        entry = _Range(engine, self.reservation, self._own_arena)
         self._key = undo_after(self, entry.release)
-        engine.gates.register_memory(self.reservation.address, self.reservation.end)
+        engine.gates.register_memory(self.reservation.address, self.reservation.end, self.definition)
 
     def __del__(self) -> None:
         key, self._key = self._key, None
