@@ -26,7 +26,7 @@ GROUPS: Final = {
         runtime.ffi runtime.libc runtime.lifetime syntax.canonical syntax.errors runtime.type_registry
         runtime.engine_state engine compiler.image runtime.code_registry runtime.code runtime.module_registry
         runtime.vm runtime.mapping runtime.vm.records runtime.vm.func runtime.vm.traps syntax.externs
-        runtime.vm.instance runtime.vm.limits compiler.memory_plan runtime.vm.memory runtime.vm.store_context
+        runtime.vm.instance runtime.vm.limits runtime.vm.store_context
         runtime.store store compiler.target compiler.compatibility compiler.info runtime.code_memory
         runtime.compiled_module module extern instance func_ runtime.native.image runtime.native.loader
         runtime.native.objects runtime.native.signals runtime.native.threads runtime.native.gates
@@ -44,7 +44,8 @@ GROUPS: Final = {
     # Instances of more than functions, linked by name.
     "linker": _group(
         """
-        syntax.subtyping runtime.link types linker memory runtime.vm.table runtime.vm.globals runtime.vm.const_expr
+        compiler.memory_plan runtime.vm.memory syntax.subtyping runtime.link types linker memory runtime.vm.table
+        runtime.vm.globals runtime.vm.const_expr
         """
     ),
     # `wasmforge.load`.

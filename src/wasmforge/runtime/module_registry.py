@@ -4,9 +4,8 @@ the module and its function. Instantiation registers modules; backtraces ask.
 
 from __future__ import annotations
 
-from _bisect import bisect_right
-
 from wasmforge.runtime.code import ModuleWithCode, make_store_code
+from wasmforge.runtime.code_registry import count_up_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class ModuleRegistry:
     def _insert(self, loaded: ModuleWithCode) -> None:
         code = loaded.store_code().code_memory()
         start = code.text_address
-        at = bisect_right(self._starts, start)
+        at = count_up_to(self._starts, start)
         if (at and self._end(self._starts[at - 1]) > start) or (
             at < len(self._starts) and self._starts[at] < start + code.text_length
         ):
@@ -79,7 +78,7 @@ class ModuleRegistry:
 
     def module_and_code_by_pc(self, pc: StoreCodePC) -> tuple[ModuleWithCode, int] | None:
         """The module that runs at an address of this store, and the offset into its text. None outside."""
-        at = bisect_right(self._starts, pc.raw())
+        at = count_up_to(self._starts, pc.raw())
         if not at:
             return None
         loaded = self._loaded[self._starts[at - 1]]

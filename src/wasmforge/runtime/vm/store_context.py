@@ -12,13 +12,10 @@ from wasmforge.syntax.errors import WasmtimeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ctypes
     from typing import Final
 
     from wasmforge.runtime.native import Stack, StackPool
     from wasmforge.runtime.vm.records import Arena
-else:
-    from wasmforge.runtime import ffi as ctypes
 
 __all__ = ["StoreContext"]
 
@@ -34,12 +31,6 @@ _ASYNC_STATE: Final = Layout.ASYNC_STATE // 8
 _ASYNC_OWNER: Final = Layout.ASYNC_OWNER // 8
 _OWNER: Final = Layout.OWNER // 8
 
-_increment = ctypes.pythonapi.Py_IncRef
-_decrement = ctypes.pythonapi.Py_DecRef
-for _function in (_increment, _decrement):
-    _function.argtypes = (ctypes.c_void_p,)
-    _function.restype = None
-
 _THREAD_MASK: Final = (1 << 48) - 1
 """Above stands the generation that tells threads apart which got the same address (native/threads.py)."""
 
@@ -48,11 +39,11 @@ class StoreContext:
     """Address and stack of a store's context. The record lives in the store's arena; the stack is borrowed from a pool
     that hands it to another store after `release_stack`.
 
-    `owner` is what traps of the store keep for their frames. It must not refer to the store: the record counts as a
-    reference that the garbage collector does not see, until `close`.
+    `owner` is what traps of the store keep for their frames. The record has a plain pointer to it, until `close`: this
+    object, which nobody drops before, holds the reference.
     """
 
-    __slots__ = ("_stack", "_words", "address")
+    __slots__ = ("_owner", "_stack", "_words", "address")
 
     def __init__(self, arena: Arena, pool: StackPool, stack_size: int, store_id: int, owner: object) -> None:
         stack = pool.allocate(stack_size)
@@ -63,7 +54,7 @@ class StoreContext:
         words[_WASM_SP] = words[_WASM_STACK_HIGH] = stack.high
         words[_WASM_STACK_LOW] = stack.low
         words[_STORE] = store_id
-        _increment(id(owner))
+        self._owner = owner
         words[_OWNER] = id(owner)
 
     def is_active(self) -> bool:
@@ -106,10 +97,7 @@ class StoreContext:
         words[_THREAD] = 0
         words[_HOST_SP] = 1
         words[_STORE] = 0
-        owner = words[_OWNER]
-        if owner:
-            words[_OWNER] = 0
-            _decrement(owner)
+        words[_OWNER] = 0
 
     def release_stack(self, pool: StackPool) -> None:
         """Gives the stack back, on which nothing runs and, after `close`, nothing will."""
