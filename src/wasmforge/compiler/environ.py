@@ -257,7 +257,8 @@ class StoreContext:
     SUSPENDED_REGISTERS: Final = 184  # rbx, r12-r15 of wasm
     SUSPENDED_FRAME: Final = 224  # the GateFrame, from its lowest word
     ASYNC_OWNER: Final = 320  # a number that whoever started the call gave, to tell it from others
-    OWNER: Final = 328  # PyObject *, a counted reference to what a trap of this store keeps for its frames, or 0
+    OWNER: Final = 328  # PyObject *, what a trap of this store keeps for its frames, or 0
+    FIELDS_END: Final = 336
     OVERFLOW_AREA: Final = 4096
     RESULTS_AREA: Final = 4096 + 1008 * VALRAW_SIZE
     SIZE: Final = 36864  # 1,000 parameters and 1,000 results are the validator's limits

@@ -15,7 +15,7 @@ Interface (`from wasmforge.runtime.native import gates, StackPool, Stack`)
     g.set_trap_class(cls, messages)  how traps are made: `gates.py`; until then the hook on_first_trap is called, which
                                     does it. `trap_record.decode` reads what a trap carries
     g.forget_faults()               whenever code goes
-    g.hook_signals()                at every instance creation; a few µs; main thread or not
+    g.hook_signals()                before a start function and for every callable; a few µs; main thread or not
     g.set_hooks(on_first_trap=, on_fault=, on_exception=, box_ref=, unbox_ref=)     each optional; kept until replaced
         on_first_trap()                                             calls set_trap_class
         on_fault(pc) -> int                                         the kind of trap; raises where nothing may fault

@@ -258,9 +258,9 @@ class Gates:
     def hook_signals(self) -> None:
         """Puts our signal handlers in front of everybody else's. Cheap when they are there already.
 
-        The runtime calls it at every instance creation, because faulthandler.enable(), signal.signal(SIGINT, ...) and
-        asyncio.run() install handlers of their own. Until this is called again, Ctrl-C cannot interrupt a wasm loop
-        after signal.signal, and a trap looks like a crash after faulthandler.enable().
+        The runtime calls it for every callable and before a start function, because faulthandler.enable(),
+        signal.signal(SIGINT, ...) and asyncio.run() install handlers of their own. Until this is called again, Ctrl-C
+        cannot interrupt a wasm loop after signal.signal, and a trap looks like a crash after faulthandler.enable().
         """
         if self._signals.lost():
             with self._lock:

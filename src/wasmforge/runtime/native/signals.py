@@ -1,5 +1,5 @@
 """The fault handler: SIGSEGV and SIGBUS in wasm become traps, every other fault goes to whoever handled the signal
-before. Also the installation of both handlers, which the runtime repeats at every instance creation because
+before. Also the installation of both handlers, which the runtime repeats for every callable because
 faulthandler, signal.signal or another runtime may have put theirs in front.
 
 THREAT: a fault that is not the guest's out-of-bounds access must never be taken for a trap, or a bug of the compiler
@@ -260,7 +260,8 @@ taken away or in a child process; whoever handles it expects to be called withou
 
 def _hooks_lost() -> str:
     """`hooks_lost`, a METH_NOARGS function: whether somebody else's handler is in front for one of our signals. In
-    machine code because the runtime asks at every instance creation, and five system calls through ctypes take 6 µs.
+    machine code because the runtime asks for every callable that it makes, and five system calls through ctypes take
+    6 µs.
     """
     out = [
         "define hidden ptr @hooks_lost(ptr %self, ptr %nothing) nounwind {",

@@ -159,9 +159,9 @@ def instantiate(store: VMStore, module: CompiledModule, imports: Sequence[Extern
         from wasmforge.runtime.link import check_imports
 
         check_imports(store, module, imports)
-    gates = store.engine.gates
-    gates.hook_signals()
     info = module.info
+    if info.start is not None:
+        store.engine.gates.hook_signals()  # otherwise nothing runs before somebody makes a callable, which does it too
     store.limits.check_counts(
         len(store.instances) + 1, len(store.memories) + len(info.memories), len(store.tables) + len(info.tables)
     )

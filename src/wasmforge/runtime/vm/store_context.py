@@ -49,7 +49,7 @@ class StoreContext:
         stack = pool.allocate(stack_size)
         self._stack: Stack | None = stack
         self.address = arena.allocate(Layout.SIZE)
-        arena.is_scratch(self.address + Layout.OVERFLOW_AREA, self.address + Layout.SIZE)
+        arena.is_scratch(self.address + Layout.FIELDS_END, self.address + Layout.SIZE)
         words = self._words = arena.view(self.address, Layout.SIZE).cast("Q")
         words[_WASM_SP] = words[_WASM_STACK_HIGH] = stack.high
         words[_WASM_STACK_LOW] = stack.low
