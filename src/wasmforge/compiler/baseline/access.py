@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_base",
+    "check_element",
+    "emit_access",
+    "emit_operand",
+    "folded_offset",
     "global_get",
     "global_set",
     "load",
@@ -35,6 +39,7 @@ __all__ = [
     "table_get",
     "table_set",
     "table_size",
+    "take_address",
     "whole_offset",
 ]
 
@@ -56,7 +61,7 @@ def whole_offset(s: Body) -> i64:
     return s.unsigned()
 
 
-def _offset(s: Body) -> i64:
+def folded_offset(s: Body) -> i64:
     """Reads a memarg; the offset is cut where every access traps anyway. Its low bits stay, since an atomic access that
     is not aligned has a trap of its own."""
     offset = whole_offset(s)
@@ -66,7 +71,7 @@ def _offset(s: Body) -> i64:
     return offset
 
 
-def _address(s: Body, offset: i64, size: i64) -> None:
+def take_address(s: Body, offset: i64, size: i64) -> None:
     """Pops an index into memory `s.memory` and checks the access by the memory's plan (`compiler/memory_plan.py`).
     Leaves in `s.found` the base, the index to release (or `NONE`), and the displacement."""
     a = s.found
@@ -156,7 +161,7 @@ def _check(s: Body, memory: i64, r: i64, end: i64) -> None:
     s.trap_if(Condition.ABOVE, TrapKind.MEMORY_OUT_OF_BOUNDS)
 
 
-def _access(s: Body, op: i64, wide: i64, reg: i64) -> None:
+def emit_access(s: Body, op: i64, wide: i64, reg: i64) -> None:
     """The instruction itself, at the address found."""
     a = s.found
     s.mark(_MAY_FAULT)
@@ -167,13 +172,13 @@ def _access(s: Body, op: i64, wide: i64, reg: i64) -> None:
 
 
 def load(s: Body, op: i64) -> None:
-    offset = _offset(s)
-    _address(s, offset, _SIZE[op])
+    offset = folded_offset(s)
+    take_address(s, offset, _SIZE[op])
     index = s.found.index
     if CLASS[op] == FLOAT_LOAD:
         hint = s.hint(True)
         r = hint if hint >= 0 else s.alloc_float()
-        _access(s, ENCODING[op], 0, r)
+        emit_access(s, ENCODING[op], 0, r)
         s.mark(0)
         if index >= 0:
             s.release(index)
@@ -184,7 +189,7 @@ def load(s: Body, op: i64) -> None:
         following: i64 = s.code[s.pc]
         d = s.depth - 1
         if CLASS[following] == ALU and WIDE[following] == WIDE[op] and s.kinds[d] == REG:
-            _access(s, ENCODING[following], WIDE[op], s.values[d])
+            emit_access(s, ENCODING[following], WIDE[op], s.values[d])
             s.mark(0)
             if index >= 0:
                 s.release(index)
@@ -195,13 +200,13 @@ def load(s: Body, op: i64) -> None:
     if index >= 0:
         s.release(index)
     r = hint if hint >= 0 else s.alloc()
-    _access(s, ENCODING[op], WIDE[op], r)
+    emit_access(s, ENCODING[op], WIDE[op], r)
     s.mark(0)
     s.finish(r, hint)
 
 
 def store(s: Body, op: i64) -> None:
-    offset = _offset(s)
+    offset = folded_offset(s)
     size: i64 = NUMBER[op]
     d = s.depth - 1
     v: i64 = s.values[d]
@@ -213,7 +218,7 @@ def store(s: Body, op: i64) -> None:
         if s.kinds[d] == CONST:
             is_float = False
         r = s.pop_read(is_float)
-    _address(s, offset, size)
+    take_address(s, offset, size)
     encoding: i64
     wide: i64 = 1 if size == 8 else 0
     if r >= 0:
@@ -223,15 +228,15 @@ def store(s: Body, op: i64) -> None:
         if size == 2:
             s.mark(_MAY_FAULT)
             s.byte(0x66)
-            _operand(s, encoding, 0, r)
+            emit_operand(s, encoding, 0, r)
         else:
-            _access(s, encoding, wide, r)
+            emit_access(s, encoding, wide, r)
         s.release(r)
     else:
         s.mark(_MAY_FAULT)
         if size == 2:
             s.byte(0x66)
-        _operand(s, Op.MOV_IMMEDIATE8 if size == 1 else Op.MOV_IMMEDIATE, wide, 0)
+        emit_operand(s, Op.MOV_IMMEDIATE8 if size == 1 else Op.MOV_IMMEDIATE, wide, 0)
         s.byte(v & 0xFF)
         if size >= 2:
             s.byte(v >> 8 & 0xFF)
@@ -243,8 +248,8 @@ def store(s: Body, op: i64) -> None:
         s.release(s.found.index)
 
 
-def _operand(s: Body, op: i64, wide: i64, reg: i64) -> None:
-    """As `_access`, after a prefix that was marked already."""
+def emit_operand(s: Body, op: i64, wide: i64, reg: i64) -> None:
+    """As `emit_access`, after a prefix that was marked already."""
     a = s.found
     if a.index >= 0:
         s.rx(op, wide, reg, a.base, a.index, 0, a.displacement)

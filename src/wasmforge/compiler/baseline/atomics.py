@@ -7,7 +7,7 @@ x86-64 whatever page or cache line it lies in.
 
 from __future__ import annotations
 
-from wasmforge.compiler.baseline.access import _address, _offset, _operand, whole_offset
+from wasmforge.compiler.baseline.access import emit_operand, folded_offset, take_address, whole_offset
 from wasmforge.compiler.baseline.asm import Condition, Op
 from wasmforge.compiler.baseline.body import Body
 from wasmforge.compiler.baseline.calls import call_builtin
@@ -71,7 +71,7 @@ def atomic(s: Body, number: i64) -> None:
 
 def _find(s: Body, size: i64) -> None:
     """Pops the address and leaves the place in `s.found`, after the checks."""
-    offset = _offset(s)
+    offset = folded_offset(s)
     d = s.depth - 1
     if size > 1:
         s.load(SCRATCH, s.kinds[d], s.values[d], d)
@@ -81,7 +81,7 @@ def _find(s: Body, size: i64) -> None:
         s.rr(Op.GROUP3, 0, 0, SCRATCH)
         s.dword(size - 1)
         s.trap_if(Condition.NOT_EQUAL, TrapKind.HEAP_MISALIGNED)
-    _address(s, offset, size)
+    take_address(s, offset, size)
 
 
 def _release(s: Body) -> None:
@@ -98,7 +98,7 @@ def _emit(s: Body, op: i64, size: i64, r: i64, lock: bool) -> None:
         s.byte(_LOCK)
     if size == 2:
         s.byte(_OPERAND_SIZE)
-    _operand(s, op - 1 if size == 1 else op, 1 if size == 8 else 0, r)
+    emit_operand(s, op - 1 if size == 1 else op, 1 if size == 8 else 0, r)
 
 
 def _extend(s: Body, size: i64, r: i64) -> None:
@@ -115,7 +115,7 @@ def _load(s: Body, size: i64) -> None:
     _find(s, size)
     r = s.alloc()
     s.mark(_MAY_FAULT)
-    _operand(s, _LOADS[size], 1 if size == 8 else 0, r)
+    emit_operand(s, _LOADS[size], 1 if size == 8 else 0, r)
     _release(s)
     s.push(REG, r)
 
@@ -145,7 +145,7 @@ def _logic(s: Body, op: i64, size: i64) -> None:
     _find(s, size)
     new = s.alloc()
     s.mark(_MAY_FAULT)
-    _operand(s, _LOADS[size], 1 if size == 8 else 0, RAX)
+    emit_operand(s, _LOADS[size], 1 if size == 8 else 0, RAX)
     again: i64 = len(s.out)
     s.mark(0)
     s.rr(Op.MOV, 1, new, RAX)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wasmforge.compiler.baseline.access import _access, _address, _offset
+from wasmforge.compiler.baseline.access import emit_access, folded_offset, take_address
 from wasmforge.compiler.baseline.asm import Op, avx
 from wasmforge.compiler.baseline.body import Body
 from wasmforge.compiler.baseline.registers import FLOAT_SCRATCH, NONE, SCRATCH
@@ -375,11 +375,11 @@ def _end_access(s: Body) -> None:
 
 def load(s: Body, row: Row) -> None:
     """Loads that are one instruction, `op`."""
-    offset = _offset(s)
-    _address(s, offset, row.number)
+    offset = folded_offset(s)
+    take_address(s, offset, row.number)
     hint = s.hint(True)
     r = hint if hint >= 0 else s.alloc_float()
-    _access(s, avx(row.op, 0) if s.context.has_avx else row.op, 0, r)
+    emit_access(s, avx(row.op, 0) if s.context.has_avx else row.op, 0, r)
     _end_access(s)
     s.finish(r, hint)
 
@@ -389,55 +389,55 @@ def load_splat(s: Body, row: Row) -> None:
     if s.context.has_avx:
         load(s, row)
         return
-    offset = _offset(s)
-    _address(s, offset, row.number)
+    offset = folded_offset(s)
+    take_address(s, offset, row.number)
     hint = s.hint(True)
     s.hinted = hint
     r = hint if hint >= 0 else s.alloc_float()
     if row.number < 4:
-        _access(s, Op.MOVZX8 if row.number == 1 else Op.MOVZX16, 0, SCRATCH)
+        emit_access(s, Op.MOVZX8 if row.number == 1 else Op.MOVZX16, 0, SCRATCH)
         _end_access(s)
         s.rr(Op.MOV_TO_VECTOR, 0, r, SCRATCH)
     else:
-        _access(s, Op.MOVSS if row.number == 4 else Op.MOVSD, 0, r)
+        emit_access(s, Op.MOVSS if row.number == 4 else Op.MOVSD, 0, r)
         _end_access(s)
     _spread(s, row, r, r)
     done(s, r)
 
 
 def load_lane(s: Body, row: Row) -> None:
-    offset = _offset(s)
+    offset = folded_offset(s)
     lane = _lane(s)
     a = s.pop_read(True)
-    _address(s, offset, row.number)
+    take_address(s, offset, row.number)
     r = target(s, a)
     op = memory_form(s, row.op, r, a)
-    _access(s, op, 1 if row.number == 8 else 0, r)
+    emit_access(s, op, 1 if row.number == 8 else 0, r)
     s.byte(lane)
     _end_access(s)
     done(s, r)
 
 
 def store(s: Body, row: Row) -> None:
-    offset = _offset(s)
+    offset = folded_offset(s)
     a = s.pop_read(True)
-    _address(s, offset, 16)
-    _access(s, Op.MOVUPS_STORE, 0, a)
+    take_address(s, offset, 16)
+    emit_access(s, Op.MOVUPS_STORE, 0, a)
     _end_access(s)
     s.release(a)
 
 
 def store_lane(s: Body, row: Row) -> None:
-    offset = _offset(s)
+    offset = folded_offset(s)
     lane = _lane(s)
     a = s.pop_read(True)
-    _address(s, offset, row.number)
+    take_address(s, offset, row.number)
     op = row.op
     if lane == 0 and row.number >= 4:
         op = Op.MOVSS_STORE if row.number == 4 else Op.MOVSD_STORE
-        _access(s, op, 0, a)
+        emit_access(s, op, 0, a)
     else:
-        _access(s, avx(op, 0) if s.context.has_avx else op, 1 if row.number == 8 else 0, a)
+        emit_access(s, avx(op, 0) if s.context.has_avx else op, 1 if row.number == 8 else 0, a)
         s.byte(lane)
     _end_access(s)
     s.release(a)
