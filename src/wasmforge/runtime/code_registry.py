@@ -30,6 +30,17 @@ def count_up_to(ascending: list[int], address: int) -> int:
     return bisect_right(ascending, address)
 
 
+def _insert(ascending: list[int], address: int) -> None:
+    """Inserts an address that is not there, in one step: an allocation between looking up and inserting may start a
+    collection, whose finalisers remove others."""
+    if not ascending or address > ascending[-1]:
+        ascending.append(address)
+        return
+    from _bisect import insort_right
+
+    insort_right(ascending, address)
+
+
 def register_code(start: int, length: int, code: Code) -> None:
     """Announces executable text: `length` bytes at `start`, whose tables are those of `code`.
 
@@ -49,8 +60,7 @@ def register_code(start: int, length: int, code: Code) -> None:
             raise ValueError(f"code at {start:#x} overlaps registered code")
         _ranges[start] = (start + length, code)  # first, so that after a Ctrl-C in here `unregister_code` still works
         _gates.register_code(start, start + length)
-        at = count_up_to(_starts, start)  # looked up again: a collection meanwhile may have removed others
-        _starts[at:at] = (start,)
+        _insert(_starts, start)
 
 
 def unregister_code(start: int, code: Code) -> None:
