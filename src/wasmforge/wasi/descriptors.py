@@ -413,6 +413,10 @@ class DescriptorTable:
         except KeyError:
             raise WasiError(BADF) from None
 
+    def _dispose(self, descriptor: Descriptor) -> None:
+        """No number stands for it any more."""
+        descriptor.close()
+
     def get_directory(self, number: int) -> Descriptor:
         """The directory to open something beneath. ENOTDIR for open files, EBADF for anything else."""
         descriptor = self.get(number)
@@ -461,21 +465,21 @@ class DescriptorTable:
         del self._entries[number]
 
     def close(self, number: int) -> None:
-        descriptor = self.get(number)
+        descriptor = DescriptorTable.get(self, number)  # not for use, of which a derived table keeps account
         del self[number]
         self._give_back(number)
-        descriptor.close()
+        self._dispose(descriptor)
 
     def renumber(self, number: int, target: int) -> None:
         """fd_renumber: both numbers are open; what `target` held is closed."""
-        moved = self.get(number)
-        replaced = self.get(target)
+        moved = DescriptorTable.get(self, number)
+        replaced = DescriptorTable.get(self, target)
         if number == target:
             return
         self[target] = moved
         del self[number]
         self._give_back(number)
-        replaced.close()
+        self._dispose(replaced)
 
     def close_all(self) -> None:
         while self._entries:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import _thread
 
 from wasmforge.wasi.descriptors import DescriptorTable
-from wasmforge.wasi.errno import BADF, MFILE, WasiError
+from wasmforge.wasi.errno import MFILE, WasiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -168,28 +168,6 @@ class SharedDescriptorTable(DescriptorTable):
         # Threat: a thread that waits keeps a descriptor of the host open that has no number any more. They count.
         if len(self._entries) + len(self._condemned) >= self.limit:
             raise WasiError(MFILE) if self.exceeded is None else self.exceeded()
-
-    def close(self, number: int) -> None:
-        descriptor = self._open(number)
-        del self[number]
-        self._give_back(number)
-        self._dispose(descriptor)
-
-    def renumber(self, number: int, target: int) -> None:
-        moved = self._open(number)
-        replaced = self._open(target)
-        if number == target:
-            return
-        self[target] = moved
-        del self[number]
-        self._give_back(number)
-        self._dispose(replaced)
-
-    def _open(self, number: int) -> Descriptor:
-        try:
-            return self._entries[number]
-        except KeyError:
-            raise WasiError(BADF) from None
 
     def _dispose(self, descriptor: Descriptor) -> None:
         if descriptor in self._users:
