@@ -11,7 +11,7 @@ from wasmforge.runtime.tier_up import State
 
 __all__ = ["engine", "eager_config", "promote", "tiers"]
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds, on a machine that does many other things."""
 
 

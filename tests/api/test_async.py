@@ -707,9 +707,9 @@ def test_epoch_yields(strategy: str) -> None:
     store.set_epoch_deadline(1)
     store.epoch_deadline_async_yield_and_update(1)
     call = exports["forever"].call_async(store)
-    for _ in range(5):
-        store.engine.increment_epoch()
-        call.send(None)
+    with store.engine.tick_epochs(0.001):
+        for _ in range(5):
+            call.send(None)
     call.close()
     store.set_epoch_deadline(0)
     assert count_yields(exports["registers"].call_async(store, 10, 3, 0.5, 2.0, -1, 1)) == (1, 45.0)
@@ -719,6 +719,27 @@ def test_epoch_yields(strategy: str) -> None:
     store.set_epoch_deadline(0)
     with pytest.raises(Trap, match="interrupt"):
         run(exports["count"].call_async(store, 2))
+
+
+@pytest.mark.parametrize("strategy", ["llvm", "baseline"])
+def test_epochs_that_pass_while_others_run_are_not_the_guests(strategy: str) -> None:
+    """Of several guests that never wait, each gets its slices; see `_new_epoch`."""
+    store = metered(strategy, epoch_interruption=True)
+    tick = Func(store, FuncType([], []), store.engine.increment_epoch)
+    text = """(module (import "" "tick" (func $tick)) (func (export "run") (param i32)
+      (loop $again (call $tick) (br_if $again (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))))"""
+    exports: Any = Instance(store, Module(store.engine, text), [tick]).exports(store)
+    store.epoch_deadline_async_yield_and_update(10)
+    store.set_epoch_deadline(10)
+    call = exports["run"].call_async(store, 100)
+    yields = 0
+    with pytest.raises(StopIteration):
+        while True:
+            call.send(None)
+            yields += 1
+            for _ in range(1000):
+                store.engine.increment_epoch()
+    assert yields == 9  # the tenth deadline passes in the last iteration
 
 
 def test_an_epoch_yield_can_be_cancelled() -> None:

@@ -23,7 +23,7 @@ import wasmforge
 from tests.wasi.suite import WHERE_TO_GET_IT, suite_folder
 from wasmforge import Config, Engine, ExitTrap, Linker, Module, Store, Trap, TrapCode, WasiConfig, WasmtimeError
 from wasmforge.wasi.context import WasiContext
-from wasmforge.wasi.descriptors import Descriptor
+from wasmforge.wasi.descriptors import Descriptor, DescriptorTable
 from wasmforge.wasi.errno import WasiError
 from wasmforge.wasi.turns import SharedDescriptorTable, share
 
@@ -361,7 +361,7 @@ def test_a_descriptor_in_use_is_closed_when_the_last_call_is_over() -> None:
         other.join()
         assert opened.closed == 0
         with pytest.raises(WasiError):
-            table._open(number)  # for everybody else it is closed
+            DescriptorTable.get(table, number)  # for everybody else it is closed
         table.add(Recording())
         with pytest.raises(WasiError):
             table.add(Recording())  # and still counts

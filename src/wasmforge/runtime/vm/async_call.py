@@ -14,7 +14,7 @@ from wasmforge.syntax.types import NON_NULL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from typing import Any
 
     from wasmforge.runtime.native import Gates
@@ -70,12 +70,17 @@ class AsyncCall:
 
 
 class YieldToLoop:
-    """An awaitable that lets the other coroutines of the event loop run once."""
+    """An awaitable that lets the other coroutines of the event loop run once. `then` is called when it goes on."""
 
-    __slots__ = ()
+    __slots__ = ("_then",)
+
+    def __init__(self, then: Callable[[], None] | None = None) -> None:
+        self._then = then
 
     def __await__(self) -> Generator[None, None, None]:
         yield
+        if self._then is not None:
+            self._then()
 
 
 _hooked_loop: ref[Any] | None = None

@@ -128,11 +128,10 @@ class Budget:
             for vmctx in list(self._instances):
                 self._arena.write(vmctx + VMContextOffsets.DEADLINE_PASSED, word)
 
-    def extend(self) -> bool:
-        """Called when compiled code has seen the deadline pass. Returns whether it may go on."""
-        if self.passed:
-            ticks = None if self.on_epoch is None else self.on_epoch()
-            if ticks is None:
-                return False
-            self.set_deadline(ticks)
-        return True
+    def extension(self) -> int | None:
+        """Called when compiled code has seen the deadline pass. Returns for how many ticks it may go on, which is to
+        be told to `set_deadline`, or None if it may not."""
+        ahead = self._deadline - self._engine.epoch
+        if ahead > 0:  # somebody has moved it meanwhile
+            return ahead
+        return None if self.on_epoch is None else self.on_epoch()

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-    from wasmforge.runtime.store import VMStore
     from wasmforge.runtime.vm.memory import LinearMemory
 
 __all__ = ["BUILTIN_FUNCTIONS"]
@@ -70,28 +69,31 @@ def _out_of_fuel(vmctx: int) -> object:
         from wasmforge.compiler.trap import TrapKind
 
         raise trap(TrapKind.OUT_OF_FUEL)
-    return _yield(store) if budget.fuel_interval is not None else None
+    return _yield() if budget.fuel_interval is not None and store.context.can_suspend() else None
 
 
 def _new_epoch(vmctx: int) -> object:
     """The deadline has passed: sets another, or traps. In an asynchronous call that shall yield, what to await
-    before."""
+    before. (Synchronous calls cannot wait and just go on.)"""
     store = store_of_id(instance_of(vmctx).store_id)
     budget = store.budget
-    if not budget.extend():
+    ticks = budget.extension()
+    if ticks is None:
         from wasmforge.compiler.trap import TrapKind
 
         raise trap(TrapKind.INTERRUPT)
-    return _yield(store) if budget.epoch_yields else None
-
-
-def _yield(store: VMStore) -> object:
-    """What lets the event loop run; None where nothing can wait, in synchronous calls, which just go on."""
-    if not store.context.can_suspend():
+    if not (budget.epoch_yields and store.context.can_suspend()):
+        budget.set_deadline(ticks)
         return None
-    from wasmforge.runtime.vm.async_call import YieldToLoop
+    # Counted from when it goes on: while the others run, epochs pass, and a deadline that was set before would be over
+    # by then, so that of several guests that never wait only one would ever get anywhere.
+    return _yield(lambda: budget.set_deadline(ticks))
 
-    return YieldToLoop()
+
+def _yield(then: Callable[[], None] | None = None) -> object:
+    from wasmforge.runtime.vm.async_call import YieldToLoop  # asynchronous calls have loaded it
+
+    return YieldToLoop(then)
 
 
 def _tier_up(vmctx: int, defined: int) -> None:
