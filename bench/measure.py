@@ -142,23 +142,30 @@ def process_seconds(command: Sequence[str]) -> Sampler:
     return sample
 
 
+def run_measured(command: Sequence[str], environment: Mapping[str, str], what: str = "") -> tuple[bytes, float]:
+    """What a process writes to standard output, and its processor time in seconds, which unlike wall time stands on a
+    busy machine. Raises MeasurementError, with `what` in front, when it fails."""
+    # The file takes what the process says on its way out, so that a full pipe cannot stop it before wait4.
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, env=dict(environment), stdout=subprocess.PIPE, stderr=errors)
+        assert process.stdout is not None
+        said = process.stdout.read()
+        process.stdout.close()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it again
+        if process.returncode != 0:
+            errors.seek(0)
+            message = errors.read().decode(errors="replace").strip().splitlines()
+            raise MeasurementError(
+                f"{what}exit status {process.returncode}: {message[-1] if message else 'no message'}"
+            )
+    return said, usage.ru_utime + usage.ru_stime
+
+
 def process_cpu_seconds(command: Sequence[str]) -> Sampler:
-    """A sampler: the processor time of a whole process, in seconds. Unlike wall time it stands on a busy machine."""
+    """A sampler: the processor time of a whole process, in seconds."""
     environment = child_environment()
-
-    def sample() -> float:
-        # The file takes what the process says on its way out, so that a full pipe cannot stop it before wait4.
-        with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode != 0:
-                errors.seek(0)
-                message = errors.read().decode(errors="replace").strip().splitlines()
-                raise MeasurementError(f"exit status {process.returncode}: {message[-1] if message else 'no message'}")
-        return usage.ru_utime + usage.ru_stime
-
-    return sample
+    return lambda: run_measured(command, environment)[1]
 
 
 class Worker:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 from collections.abc import Iterator
 from typing import Any, Final
 
 from bench import build_guests
 from bench.catalogue import GUESTS, VECTOR_GUESTS, Guest
-from bench.measure import MeasurementError, Row, Settings, Worker, geometric_mean, interleave
+from bench.measure import MeasurementError, Row, Settings, Worker, geometric_mean, interleave, run_measured
 
 ROUNDS: Final = 3  # times the rounds that were asked for: samples of a third of a second, of which one is undisturbed
 GEOMEAN_TARGET: Final = 0.80
@@ -24,15 +23,9 @@ VECTOR_TARGETS: Final = {"llvm": 0.90, "baseline": 1.30}
 
 def _native_sample(guest: Guest, words: tuple[str, ...], digests: set[str]) -> float:
     """CPU time of a whole native process: its start is below a millisecond."""
-    process = subprocess.Popen([guest.native, *words], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    digests.add(hashlib.sha256(process.stdout.read()).hexdigest())
-    process.stdout.close()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it again
-    if process.returncode != 0:
-        raise MeasurementError(f"native: exit status {process.returncode}")
-    return usage.ru_utime + usage.ru_stime
+    said, seconds = run_measured([guest.native, *words], os.environ, "native: ")
+    digests.add(hashlib.sha256(said).hexdigest())
+    return seconds
 
 
 def _measure_guest(settings: Settings, guest: Guest, strategy: str | None = None) -> Row:

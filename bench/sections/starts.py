@@ -7,7 +7,6 @@ compiled (`make compiled`), as an installed package does; without it the rows ha
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.catalogue import BUILD
-from bench.measure import ROOT, MeasurementError, Row, Settings, child_environment
+from bench.measure import ROOT, MeasurementError, Row, Settings, child_environment, run_measured
 
 COMPILED: Final = ROOT / ".cache" / "compiled"
 MEBIBYTE: Final = 1024.0  # of what VmHWM counts, KiB
@@ -73,18 +72,8 @@ class _Best:
 
     def run(self, package: str, words: list[str], environment: Mapping[str, str]) -> None:
         command = [sys.executable, "-c", RUN.format(package=package), *words]
-        with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(command, env=dict(environment), stdout=subprocess.PIPE, stderr=errors)
-            assert process.stdout is not None
-            said = process.stdout.read()
-            process.stdout.close()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode != 0:
-                errors.seek(0)
-                message = errors.read().decode(errors="replace").strip().splitlines()
-                raise MeasurementError(f"{package}: {message[-1] if message else process.returncode}")
-        self.seconds.append(usage.ru_utime + usage.ru_stime)
+        said, seconds = run_measured(command, environment, f"{package}: ")
+        self.seconds.append(seconds)
         self.memory.append(int(said) / MEBIBYTE)
 
 

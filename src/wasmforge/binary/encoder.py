@@ -6,7 +6,7 @@ so that two modules that are equal give the same bytes. The text front end and `
 
 from __future__ import annotations
 
-from wasmforge.binary.leb128 import write_unsigned
+from wasmforge.binary.leb128 import encode_name, write_unsigned
 from wasmforge.binary.names import encode_names
 from wasmforge.binary.sections import SECTION_ORDER, Section
 from wasmforge.binary.types import write_value_type
@@ -76,7 +76,7 @@ def _write_custom_sections(out: bytearray, module: Module, after: int) -> None:
 
 def _write_custom_section(out: bytearray, name: str, data: bytes) -> None:
     content = bytearray()
-    _write_name(content, name)
+    content += encode_name(name)
     content += data
     _write_section(out, Section.CUSTOM, content)
 
@@ -104,12 +104,6 @@ def _write_vector(out: bytearray, items: Sequence[_Item], write: Callable[[bytea
         write_unsigned(out, len(items))
         for item in items:
             write(out, item)
-
-
-def _write_name(out: bytearray, name: str) -> None:
-    raw = name.encode()
-    write_unsigned(out, len(raw))
-    out += raw
 
 
 def _write_types(out: bytearray, types: tuple[ValType, ...]) -> None:
@@ -162,8 +156,8 @@ def _write_global_type(out: bytearray, t: GlobalType) -> None:
 
 
 def _write_import(out: bytearray, i: Import) -> None:
-    _write_name(out, i.module)
-    _write_name(out, i.name)
+    out += encode_name(i.module)
+    out += encode_name(i.name)
     out.append(i.kind)
     if isinstance(i.type, TableType):
         _write_table_type(out, i.type)
@@ -189,7 +183,7 @@ def _write_global(out: bytearray, g: Global) -> None:
 
 
 def _write_export(out: bytearray, e: Export) -> None:
-    _write_name(out, e.name)
+    out += encode_name(e.name)
     out.append(e.kind)
     write_unsigned(out, e.index)
 

@@ -28,6 +28,12 @@ def write_signed(out: bytearray, value: int) -> None:
     out.append(value & 0x7F)
 
 
+def encode_name(name: str, errors: str = "strict") -> bytes:
+    """A name (specification, section 5.2.4): its length in bytes, then its UTF-8; `errors` as `str.encode` has it."""
+    raw = name.encode(errors=errors)
+    return encode_unsigned(len(raw)) + raw
+
+
 def encode_unsigned(value: int) -> bytes:
     """The shortest unsigned encoding of `value` (which must not be negative)."""
     out = bytearray()

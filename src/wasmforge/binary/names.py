@@ -7,7 +7,7 @@ exceeds the limit.
 
 from __future__ import annotations
 
-from wasmforge.binary.leb128 import read_unsigned, write_unsigned
+from wasmforge.binary.leb128 import encode_name, read_unsigned, write_unsigned
 from wasmforge.syntax import limits
 from wasmforge.syntax.errors import MalformedError
 from wasmforge.syntax.module import NameSection
@@ -42,7 +42,7 @@ def encode_names(names: NameSection) -> bytes:
     """Encodes the content of a name section, subsections in order, empty ones left out."""
     out = bytearray()
     if names.module is not None:
-        _write_subsection(out, _MODULE, _encode_name(names.module))
+        _write_subsection(out, _MODULE, encode_name(names.module))
     for subsection in range(1, 10):
         content = bytearray()
         if subsection in _MAPS:
@@ -121,21 +121,13 @@ class _Decoder:
                     names[index] = inner
 
 
-def _encode_name(name: str) -> bytearray:
-    out = bytearray()
-    raw = name.encode()
-    write_unsigned(out, len(raw))
-    out += raw
-    return out
-
-
 def _write_map(out: bytearray, names: dict[int, str]) -> None:
     if not names:
         return
     write_unsigned(out, len(names))
     for index in sorted(names):
         write_unsigned(out, index)
-        out += _encode_name(names[index])
+        out += encode_name(names[index])
 
 
 def _write_indirect_map(out: bytearray, names: dict[int, dict[int, str]]) -> None:
@@ -148,7 +140,7 @@ def _write_indirect_map(out: bytearray, names: dict[int, dict[int, str]]) -> Non
         _write_map(out, names[index])
 
 
-def _write_subsection(out: bytearray, subsection: int, content: bytearray) -> None:
+def _write_subsection(out: bytearray, subsection: int, content: bytes | bytearray) -> None:
     out.append(subsection)
     write_unsigned(out, len(content))
     out += content

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 
 from wasmforge.binary import encode
-from wasmforge.binary.leb128 import encode_signed, encode_unsigned
+from wasmforge.binary.leb128 import encode_name, encode_signed, encode_unsigned
 from wasmforge.syntax.module import CustomSection, DataSegment, Expression, Global, Module, SegmentMode
-from wasmforge.syntax.types import F32, F64, FUNCREF, I32, I64, V128, GlobalType, Limits, MemoryType, representation
+from wasmforge.syntax.types import F32, F64, FUNCREF, I32, I64, V128, GlobalType, representation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,25 +56,20 @@ def core_dump(program: str, store: VMStore, backtrace: Backtrace | None) -> byte
         + _vector(encode_unsigned(cells[cell.address][0]) for cell in record.globals)
         for record in records
     ]
-    names = [b"\0" + _name(module.info.name or "") for module in modules]
+    names = [b"\0" + encode_name(module.info.name or "", "replace") for module in modules]
     sections = {
-        "core": b"\0" + _name(program),
+        "core": b"\0" + encode_name(program, "replace"),
         "coremodules": _vector(iter(names)),
         "coreinstances": _vector(iter(instances)),
-        "corestack": b"\0" + _name("main") + _vector(_frames(records, backtrace)),
+        "corestack": b"\0" + encode_name("main", "replace") + _vector(_frames(records, backtrace)),
     }
     module = Module(
-        memories=[_memory_type(memory) for _, memory in memories.values()],
+        memories=[memory.type for _, memory in memories.values()],
         globals=[_global(cell) for _, cell in cells.values()],
         data=[segment for number, memory in memories.values() for segment in _data(number, memory)],
     )
     module.custom = [CustomSection(name, data, _LAST_SECTION) for name, data in sections.items()]
     return encode(module)
-
-
-def _name(text: str) -> bytes:
-    data = text.encode(errors="replace")
-    return encode_unsigned(len(data)) + data
 
 
 def _vector(items: Iterator[bytes]) -> bytes:
@@ -91,12 +86,6 @@ def _frames(records: list[InstanceRecord], backtrace: Backtrace | None) -> Itera
         at = next((k for k, record in enumerate(records) if record.module is module), 0)
         offset = frame.func_offset or 0
         yield b"\0" + encode_unsigned(at) + encode_unsigned(frame.func_index) + encode_unsigned(offset) + b"\0\0"
-
-
-def _memory_type(memory: LinearMemory) -> MemoryType:
-    t = memory.declared_type
-    limits = Limits(memory.byte_length >> t.page_size_log2, t.limits.maximum)
-    return MemoryType(limits, t.is_64, t.shared, t.page_size_log2)
 
 
 def _data(number: int, memory: LinearMemory) -> Iterator[DataSegment]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wasmforge.compiler.image import Image
     from wasmforge.compiler.trap import TrapKind
 
-__all__ = ["Function", "MachineInstruction", "functions", "instructions", "open_disassembler", "printable"]
+__all__ = ["Function", "MachineInstruction", "functions", "instructions", "open_disassembler"]
 
 _WASM: Final = "wasm[0]::function["
 
@@ -90,10 +90,3 @@ def instructions(image: Image, function: Function, disassembler: Any) -> Iterato
             address_map.lookup(positions, address),
             trap_table.lookup(traps, address),
         )
-
-
-def printable(name: str) -> str:
-    """A name for a terminal. Threat: one from the module that moves the cursor, changes the order of what is shown, or
-    fills the screen."""
-    name = "".join(c if c.isprintable() else "?" for c in name)
-    return name if len(name) <= 200 else name[:199] + "…"

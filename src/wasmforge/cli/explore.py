@@ -78,8 +78,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _page(path: str, contents: bytes, config: Config) -> str:
     from wasmforge.binary import decode
-    from wasmforge.cli.disassembly import functions, instructions, open_disassembler, printable
+    from wasmforge.cli.disassembly import functions, instructions, open_disassembler
     from wasmforge.cli.explore_page import page
+    from wasmforge.cli.printable import shortened
     from wasmforge.compiler.availability import llvm_available
     from wasmforge.compiler.image import Image
     from wasmforge.engine import Engine
@@ -107,12 +108,12 @@ def _page(path: str, contents: bytes, config: Config) -> str:
     names = {}
     for function in functions(image):
         if function.number is not None:
-            name = f" {printable(function.name)}" if function.name else ""
+            name = f" {shortened(function.name)}" if function.name else ""
             names[function.number] = f"function {function.number}{name}"
             columns[function.number][2].extend(
                 (f"{i.offset:>6x}:  {i.text}", i.position) for i in instructions(image, function, disassembler)
             )
-    return page(printable(os.path.basename(path)), [(names[index], columns[index]) for index in sorted(columns)])
+    return page(shortened(os.path.basename(path)), [(names[index], columns[index]) for index in sorted(columns)])
 
 
 def _compile(engine: Engine, path: str, module: Module, facts: ModuleValidation) -> tuple[bytes, list[str]]:

@@ -99,8 +99,9 @@ def _digest(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text for HTML. What is not printable, which includes what reverses the direction of writing and the halves of
-    surrogate pairs, shows as a question mark."""
+    """Text for HTML."""
     from html import escape
 
-    return escape("".join(c if c.isprintable() else "?" for c in text), quote=True)
+    from wasmforge.cli.printable import printable
+
+    return escape(printable(text), quote=True)

@@ -132,9 +132,9 @@ class _Style:
 
     def function(self, function: Function, code: Sequence[MachineInstruction]) -> Iterator[str]:
         """The lines of a function."""
-        from wasmforge.cli.disassembly import printable
+        from wasmforge.cli.printable import shortened
 
-        name = function.symbol + (f"::{printable(function.name)}" if function.name else "")
+        name = function.symbol + (f"::{shortened(function.name)}" if function.name else "")
         yield self._paint("name", name) + ":"
         targets = _jump_targets(code) if self._jumps else frozenset()
         indent = " " * (self._width + 1)

@@ -18,6 +18,7 @@ import struct
 import time
 
 from wasmforge.cli.errors import CommandError, UsageError
+from wasmforge.cli.printable import printable
 from wasmforge.cli.tiers import NAMES
 from wasmforge.runtime.lazy_code import NO_FUNCTION
 from wasmforge.runtime.lazy_module import LazyModule
@@ -121,6 +122,6 @@ def _pieces(number: int, module: Module) -> Iterator[_Code]:
 
 
 def _name(number: int, index: int, name: str | None) -> str:
-    """As `objdump` names functions. Threat: a name from the module that holds a line of its own."""
-    text = "".join(c if c.isprintable() else "?" for c in name or "")
+    """As `objdump` names functions."""
+    text = printable(name or "")
     return f"wasm[{number}]::function[{index}]" + (f"::{text[:200]}" if text else "")

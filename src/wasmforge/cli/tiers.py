@@ -3,6 +3,7 @@ it when the program has ended, however it did."""
 
 from __future__ import annotations
 
+from wasmforge.cli.printable import shortened
 from wasmforge.runtime.lazy_code import BASELINE, NO_FUNCTION, OPTIMISED
 from wasmforge.runtime.lazy_module import LazyModule
 
@@ -57,7 +58,7 @@ def _row(compiled: LazyModule, defined: int, pieces: list[Piece], count: int) ->
     index = compiled.num_imported_functions + defined
     name = compiled.func_name(index)
     return (
-        f"{index} {_printable(name)}" if name else str(index),
+        f"{index} {shortened(name, 48)}" if name else str(index),
         " ".join(NAMES[piece.tier] for piece in pieces),
         f"{compiled.wasm_size(defined):,}",
         " ".join(f"{piece.length:,}" for piece in pieces),
@@ -76,9 +77,3 @@ def _totals(compiled: LazyModule, pieces: list[Piece]) -> Iterator[str]:
             f"  {name}: {len(mine):,} of {len(compiled.info.functions):,} functions, {wasm:,} bytes of wasm, "
             f"{code:,} bytes of code, compiled in {1000 * seconds:.1f} ms"
         )
-
-
-def _printable(name: str) -> str:
-    """Threat: a name from the module that moves the cursor of the terminal, or fills it."""
-    name = "".join(c if c.isprintable() else "?" for c in name)
-    return name if len(name) <= 48 else name[:47] + "…"

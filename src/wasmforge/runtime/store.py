@@ -382,8 +382,6 @@ class VMStore:
         A null WASM_CALL is never called: a module that can call a signature has its trampoline, and is registered
         before any of its code runs.
         """
-        if not self._unpatched:
-            return
         for index in list(self._unpatched):
             trampoline = self.registry.wasm_to_array_trampoline(index)
             if trampoline is not None:

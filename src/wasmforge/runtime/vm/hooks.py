@@ -15,7 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from wasmforge.runtime.module_registry import ModuleRegistry
     from wasmforge.runtime.native import Gates
 
 __all__ = ["install"]
@@ -45,13 +44,6 @@ def install() -> Gates:
     return g
 
 
-def _registry(store_id: int) -> ModuleRegistry | None:
-    weak = _stores.get(store_id)
-    store = None if weak is None else weak()
-    # Without a store, which is being destroyed, the trap is more important than its frames.
-    return None if store is None else store.registry
-
-
 def _on_first_trap() -> None:
     tell_gates(gates())
 
@@ -73,9 +65,11 @@ def _on_fault(pc: int) -> int:
 def _on_exception(store_id: int, exception: BaseException, pcs: tuple[int, ...], omitted: int) -> None:
     """Tells an exception that leaves wasm of a store through which frames it passes: a trap that Python code detected
     gets them as its backtrace, any other exception as a note, once a store."""
-    registry = _registry(store_id)
-    if registry is None or not pcs:
+    weak = _stores.get(store_id)
+    store = None if weak is None else weak()
+    if store is None or not pcs:  # a store that is being destroyed has nothing to say
         return
+    registry = store.registry
     # All that is kept at an exception is in here; asking for an attribute that is not there takes three times as long.
     attributes = exception.__dict__
     if "_wasmforge_backtrace" in attributes:
