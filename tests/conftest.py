@@ -17,8 +17,8 @@ from wasmforge.engine import Engine
 os.environ.setdefault("WASMFORGE_CACHE", str(Path(__file__).resolve().parent.parent / ".cache" / "test-images"))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # In the background of a shell without job control, where Python leaves Ctrl-C ignored: tests that send it would wait
-    # for their time to be over.
+    # In the background of a shell without job control, where Python leaves Ctrl-C ignored: tests that send it would
+    # wait for their time to be over.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 open_cache = Engine._open_cache
