@@ -110,6 +110,7 @@ class FunctionBuilder:
     ) -> None:
         self.source = source
         self.context = context
+        self.short_blocks = short_blocks
         self.block_limit = SHORT_BLOCK if short_blocks else 1 << 62
         self.block_start = 0  # length of the output when the current block began
         self.offsets = context.offsets
@@ -275,6 +276,19 @@ class FunctionBuilder:
         if t == BOOL:
             return value
         return self.derive(f"icmp ne i32 {value}, 0", value)
+
+    def local_value(self, x: int) -> str:
+        """What a local holds."""
+        value = self.known_locals.get(x)
+        if value is None:
+            self.allocas.add(x)
+            value = self.known_locals[x] = self.emit(f"load {IR_TYPES[self.local_types[x]]}, ptr %l{x}")
+        return value
+
+    def assign_local(self, x: int, value: str) -> None:
+        self.allocas.add(x)
+        self.known_locals[x] = value
+        self.do(f"store {IR_TYPES[self.local_types[x]]} {value}, ptr %l{x}")
 
     def new_label(self) -> str:
         self.labels += 1

@@ -11,6 +11,7 @@ from wasmforge.compiler.llvm import uniform
 from wasmforge.compiler.llvm.builder import IMMEDIATES, Frame
 from wasmforge.compiler.llvm.context import IR_TYPES, alignment
 from wasmforge.compiler.llvm.metering import Metering
+from wasmforge.compiler.llvm.vector_loops import VectorLoops
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.errors import WasmtimeError
 from wasmforge.syntax.instructions import Opcode
@@ -28,7 +29,7 @@ _BLOCK_TYPES: Final[dict[int, tuple[tuple[ValType, ...], tuple[ValType, ...]]]] 
 }
 
 
-class ControlEmitters(Metering):
+class ControlEmitters(Metering, VectorLoops):
     def block_type(self) -> tuple[tuple[ValType, ...], tuple[ValType, ...]]:
         short = _BLOCK_TYPES.get(self.code[self.pc])
         if short is not None:
@@ -49,6 +50,8 @@ class ControlEmitters(Metering):
         params, results = self.block_type()
         frame = Frame(self.new_label(), params, results, len(self.stack) - len(params), is_loop=True)
         values = self.pop_values(len(params))
+        if not params:
+            self.vector_loop()
         frame.edges.append((values, self.block))
         self.do(f"br label %{frame.label}")
         self.remember(frame)

@@ -35,13 +35,7 @@ class NumericEmitters(FunctionBuilder):
 
     def local_get(self, _: int) -> None:
         x = self.unsigned()
-        t = self.local_types[x]
-        value = self.known_locals.get(x)
-        if value is None:
-            self.allocas.add(x)
-            value = self.emit(f"load {IR_TYPES[t]}, ptr %l{x}")
-            self.known_locals[x] = value
-        self.push(value, t)
+        self.push(self.local_value(x), self.local_types[x])
 
     def local_set(self, _: int) -> None:
         x = self.unsigned()
@@ -52,12 +46,6 @@ class NumericEmitters(FunctionBuilder):
         x = self.unsigned()
         value = self.peek_values(1)[0]
         self.assign_local(x, value)
-
-    def assign_local(self, x: int, value: str) -> None:
-        t = self.local_types[x]
-        self.allocas.add(x)
-        self.known_locals[x] = value
-        self.do(f"store {IR_TYPES[t]} {value}, ptr %l{x}")
 
     # --- Constants, parametric instructions ---------------------------------------------------------------------
 

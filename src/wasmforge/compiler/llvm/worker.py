@@ -244,6 +244,10 @@ def main() -> None:
             reply = {"error": str(e)}
         except RuntimeError as e:  # llvmlite's: LLVM refuses the text
             reply = {"error": f"compiler bug: {e}"}
+        except Exception as e:
+            if not contexts[request["module"]].tunables.verify_ir:
+                raise  # the chunk is tried again, in a way that asks less of everybody
+            reply = {"error": f"compiler bug: {e!r}"}
         data = marshal.dumps(reply)
         sys.stdout.buffer.write(len(data).to_bytes(4, "little") + zlib.crc32(data).to_bytes(4, "little") + data)
         sys.stdout.buffer.flush()
