@@ -7,8 +7,6 @@ Names are imported when they are first used (PEP 562), so that `import wasmforge
 that maps a compiled image never loads a parser or a compiler.
 """
 
-from wasmforge.version import VERSION
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wasmforge.config import Config as Config
@@ -67,6 +65,8 @@ if TYPE_CHECKING:
     from wasmforge.wasi.sandbox import OutputLimitExceeded as OutputLimitExceeded
     from wasmforge.wasi.sandbox import TimeoutExpired as TimeoutExpired
     from wasmforge.wasi.sandbox import run as run
+
+    __version__: str
 
 
 __all__ = [
@@ -127,8 +127,6 @@ __all__ = [
     "v128",
     "wat2wasm",
 ]
-
-__version__ = VERSION
 
 # The module that each public name is defined in. `load` is not in a module `load`: importing a submodule binds its
 # name here, and would hide the function.
@@ -205,6 +203,10 @@ _GROUPS = {
 def __getattr__(name: str) -> object:
     module = _MODULES.get(name)
     if module is None:
+        if name == "__version__":
+            from wasmforge.version import VERSION
+
+            return VERSION
         raise AttributeError(f"module 'wasmforge' has no attribute {name!r}")
     # Not importlib.import_module: importing importlib takes longer than most of our modules.
     groups = _GROUPS.get(module)
@@ -218,4 +220,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *_MODULES, "__version__"})

@@ -27,7 +27,7 @@ GROUPS: Final = {
         runtime.engine_state engine compiler.image runtime.code_registry runtime.code runtime.module_registry
         runtime.vm runtime.mapping runtime.vm.records runtime.vm.func runtime.vm.traps syntax.externs
         runtime.vm.instance runtime.vm.limits runtime.vm.store_context
-        runtime.store store compiler.target compiler.compatibility compiler.info runtime.code_memory
+        runtime.store store compiler.target version compiler.compatibility compiler.info runtime.code_memory
         runtime.compiled_module module extern instance func_ runtime.native.image runtime.native.loader
         runtime.native.objects runtime.native.signals runtime.native.threads runtime.native.gates
         runtime.native.stacks runtime.native runtime.vm.libcalls runtime.vm.hooks

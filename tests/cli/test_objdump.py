@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wasmforge.compiler.image import _CHECKSUM, _CHECKSUM_AT, _checksum
+from wasmforge.compiler.image import CHECKSUM, CHECKSUM_AT, file_checksum
 
 from .conftest import Result
 
@@ -103,7 +103,7 @@ def test_damaged_images(run: Callable[..., Result], tmp_path: Path) -> None:
         (tmp_path / "bad.cwasm").write_bytes(damaged)
         if at == 0:
             assert run("objdump", "bad.cwasm").status == 1
-        _CHECKSUM.pack_into(damaged, _CHECKSUM_AT, _checksum(damaged))
+        CHECKSUM.pack_into(damaged, CHECKSUM_AT, file_checksum(damaged))
         (tmp_path / "bad.cwasm").write_bytes(damaged)
         assert run("objdump", "bad.cwasm").status in (0, 1)
 

@@ -22,8 +22,8 @@ from wasmforge.compiler.image import (
     TEXT_SECTION,
     TRAP_SECTION,
     Image,
-    ImageBuilder,
 )
+from wasmforge.compiler.image_builder import ImageBuilder
 from wasmforge.compiler.info import CompiledModuleInfo
 from wasmforge.compiler.llvm import compile_module
 from wasmforge.compiler.memory_images import memory_images

@@ -22,8 +22,8 @@ from wasmforge.compiler.image import (
     PAGE,
     RODATA_WASM_SECTION,
     TRAP_SECTION,
-    ImageBuilder,
 )
+from wasmforge.compiler.image_builder import ImageBuilder
 from wasmforge.compiler.info import CodeRange, CompiledModuleInfo
 from wasmforge.compiler.tables import address_map, function_names, trap_table
 from wasmforge.compiler.target import host_level

@@ -34,7 +34,7 @@ def work(monkeypatch: pytest.MonkeyPatch, compilations: list[int]) -> Callable[[
     """How many modules were compiled, how many contents hashed and images checked since the last call."""
     hashed: list[int] = []
     checked: list[int] = []
-    hash_, checksum = cache_room._hash, image_room._checksum
+    hash_, checksum = cache_room._hash, image_room.file_checksum
 
     def counted_hash(data: bytes) -> bytes:
         if data.startswith(b"\0asm"):
@@ -46,7 +46,7 @@ def work(monkeypatch: pytest.MonkeyPatch, compilations: list[int]) -> Callable[[
         return checksum(data)
 
     monkeypatch.setattr(cache_room, "_hash", counted_hash)
-    monkeypatch.setattr(image_room, "_checksum", counted_checksum)
+    monkeypatch.setattr(image_room, "file_checksum", counted_checksum)
 
     def since() -> tuple[int, int, int]:
         counts = len(compilations), len(hashed), len(checked)

@@ -21,7 +21,8 @@ from tests.runtime.native.fake import (
     wasm_to_array,
 )
 from wasmforge.compiler.environ import StoreContext, VMContextOffsets
-from wasmforge.runtime.native.image import decode, encode, link
+from wasmforge.runtime.native.image import decode, encode
+from wasmforge.runtime.native.link import link
 
 KEEP = "; ".join(
     (

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from wasmforge.runtime.native import loader
+from wasmforge.runtime.native import first_use, loader
 from wasmforge.runtime.native.build import compile_object
-from wasmforge.runtime.native.image import decode, encode, link
+from wasmforge.runtime.native.image import decode, encode
+from wasmforge.runtime.native.link import link
 from wasmforge.syntax.errors import WasmtimeError
 
 SCRIPT = """
@@ -30,7 +31,7 @@ print("built" if any("subprocess" == m for m in sys.modules) else "found", "llvm
 @pytest.fixture(scope="module")
 def image() -> bytes:
     """Built in a child, because other tests change LLVM's global options in this process."""
-    data = loader._build()
+    data = first_use.build()
     assert decode(data)[0].key == loader.source_key()
     return data
 

@@ -16,7 +16,7 @@ from tests.runtime.native.guest import FRAMES, HOST, code
 from wasmforge.compiler.environ import CALL_FLAG_RELEASE_GIL, StoreContext
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.runtime.native import gates
-from wasmforge.runtime.native.image import link
+from wasmforge.runtime.native.link import link
 from wasmforge.runtime.native.signals import KNOWN_FAULTS_LOG2
 from wasmforge.runtime.native.trap_record import MAX_BACKTRACE, TrapRecord
 from wasmforge.syntax.errors import WasmtimeError

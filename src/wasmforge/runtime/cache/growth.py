@@ -22,7 +22,6 @@ from wasmforge.compiler.image import (
     NAME_SECTION,
     PAGE,
     RODATA_WASM_SECTION,
-    ImageBuilder,
 )
 from wasmforge.compiler.target import host_level
 from wasmforge.runtime.cache import report
@@ -118,6 +117,8 @@ class Keeper:
         present = self.cache.grown_functions(self.key, self.identity)
         if present is not None and present > growth.baseline + growth.optimised:
             return False
+        from wasmforge.compiler.image_builder import ImageBuilder
+
         builder = ImageBuilder()
         builder.add_text(text, b"", len(text) + -len(text) % 64)
         builder.add_section(ROWS_SECTION, rows, 4)

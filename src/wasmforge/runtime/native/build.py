@@ -10,7 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from wasmforge.runtime.native.image import encode, link
+from wasmforge.runtime.native.image import encode
+from wasmforge.runtime.native.link import link
 from wasmforge.runtime.native.loader import PACKAGED_IMAGE, source_key
 from wasmforge.runtime.native.text import gates_ir
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import time
 from _imp import source_hash
 
@@ -43,6 +42,7 @@ _SOURCES: Final = (
     "host_calls.py",
     "image.py",
     "interrupts.py",
+    "link.py",
     "misuse.py",
     "objects.py",
     "raising.py",
@@ -56,11 +56,6 @@ _SOURCES: Final = (
 
 _YOUNG: Final = 2_000_000_000
 """Nanoseconds. Times of files are coarser than the clock."""
-
-_KEPT: Final = 32
-"""Images that stay in the cache: each of 16 KB, two for each state of the sources."""
-
-_BUILD_TIMEOUT: Final = 120  # seconds; a build takes 0.5
 
 
 def source_key() -> bytes:
@@ -136,14 +131,18 @@ def load() -> MappedImage:
                 os.close(fd)
             break
     else:
-        data = _build()
+        from wasmforge.runtime.native.first_use import build, store
+
+        data = build()
         cache = _cache_file(key)
         image, _ = decode(data)
         if cache is not None:
-            _store(cache, data)
+            store(cache, data)
         mapped = _map(image, None, 0)
     if remembered is not None and signature is not None:
-        _store(remembered, encode(GatesImage(signature, image.text, image.writable_size, image.imports, image.symbols)))
+        from wasmforge.runtime.native.first_use import store
+
+        store(remembered, encode(GatesImage(signature, image.text, image.writable_size, image.imports, image.symbols)))
     return mapped
 
 
@@ -211,63 +210,6 @@ def _open_file(path: str, key: bytes, owners: tuple[int, ...], writable: int) ->
     os.close(fd)
     return None
 
-
-def _store(path: str, data: bytes) -> None:
-    """Writes the cache file so that readers see all of it or nothing. Without a cache all works, only slower."""
-    import contextlib
-
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with contextlib.suppress(OSError):
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
-        _remove_old(os.path.dirname(path))
-
-
-def _remove_old(directory: str) -> None:
-    """Removes what sources of long ago have left, and processes that were killed. Raises OSError."""
-    with os.scandir(directory) as entries:
-        ours = [
-            e for e in entries if e.name.startswith(("gates-", "known-gates-")) and e.is_file(follow_symlinks=False)
-        ]
-    ours.sort(key=lambda e: -e.stat(follow_symlinks=False).st_mtime_ns)
-    for entry in ours[_KEPT:]:
-        os.unlink(entry.path)
-
-
-def _build() -> bytes:
-    """The bytes of a new image, from a child process."""
-    import subprocess
-
-    if not sys.executable:  # an embedded interpreter
-        raise WasmtimeError(
-            "cannot build the gates between Python and wasm: this process does not know its Python executable. "
-            "Run `python -m wasmforge.runtime.native.build` once"
-        )
-    paths = [p or os.getcwd() for p in sys.path]
-    command = [sys.executable, "-c", f"import sys; sys.path[:] = {paths!r}\n" + _CHILD]
-    try:
-        child = subprocess.run(
-            command, capture_output=True, timeout=_BUILD_TIMEOUT, stdin=subprocess.DEVNULL, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise WasmtimeError(f"cannot build the gates between Python and wasm: {error}") from error
-    if child.returncode != 0:
-        text = child.stderr.decode(errors="replace").strip().splitlines()
-        reason = text[-1] if text else f"exit status {child.returncode}"
-        raise WasmtimeError(
-            f"cannot build the gates between Python and wasm: {reason}. They are compiled once, by llvmlite, and then "
-            "cached: install llvmlite, or a wheel of wasmforge that contains them"
-        )
-    return child.stdout
-
-
-_CHILD: Final = "from wasmforge.runtime.native.build import main\nsys.exit(main(['-']))"
 
 _PROT_READ_WRITE: Final = 3
 _PROT_READ_EXEC: Final = 5
