@@ -37,8 +37,8 @@ GROUPS: Final = {
     "kept": _group(
         """
         compiler.fingerprint runtime.cache.trust runtime.cache runtime.cache.settings runtime.grown_image
-        runtime.code_region runtime.lazy_code runtime.tier_up runtime.lazy_module _saved compiler.availability
-        runtime.cache.known runtime.cache.growth runtime.cache.grown runtime.vm.cow
+        runtime.code_region runtime.lazy_code runtime.age runtime.tier_up runtime.lazy_module _saved
+        compiler.availability runtime.cache.known runtime.cache.growth runtime.cache.grown runtime.vm.cow
         """
     ),
     # Instances of more than functions, linked by name.

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 import wasmforge
 from tests.tiers import PATIENCE, eager_config, engine, promote, tiers
 from wasmforge.compiler.availability import llvm_available
+from wasmforge.runtime.age import age
 from wasmforge.runtime.lazy_code import BASELINE, OPTIMISED
 from wasmforge.runtime.lazy_module import LazyModule
 from wasmforge.runtime.tier_up import State
@@ -336,6 +338,16 @@ class TestExit:
             assert time.monotonic() < end_of_patience
             time.sleep(0.01)
 
+    def test_a_child_of_fork_is_as_old_as_its_parent(self) -> None:
+        """By the time from which on functions are optimised; its own processor time begins at 0."""
+        before = age()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if before <= age() < before + 60 else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert age() - before < 10, "its parent does not get older by it"
+
     def test_a_child_of_fork_gets_a_worker_of_its_own(self) -> None:
         module, store, exports = instantiate(HOT)
         from wasmforge.compiler.llvm.background import background_compiler
@@ -353,7 +365,11 @@ class TestExit:
             try:
                 run_until(lambda: tiers(module).get(1) == tiers(module).get(2) == OPTIMISED, work)
                 work()
-                os._exit(0 if background._process.pid != process.pid else 2)
+                assert background._process.pid != process.pid
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
             finally:
                 os._exit(1)
         _, status = os.waitpid(child, 0)

@@ -139,3 +139,51 @@ def test_a_load_whose_bits_are_cut_and_become_an_address(load: str) -> None:
             exports[export.name](store, -1)
         assert caught.value.trap_code == TrapCode.MEMORY_OUT_OF_BOUNDS
         assert [frame.module_offset for frame in caught.value.frames] == [position], export.name
+
+
+NARROW: Final = [r.mnemonic for t in (I32, I64) for r in KINDS[t] if r.mnemonic.endswith("_u") and r.access < 8]
+STORES: Final = {"i32": ("i32.store", "i32.store16", "i32.store8"), "i64": ("i64.store", "i64.store32", "i64.store8")}
+
+
+def positions_of_traps(functions: list[str], address: int) -> list[tuple[list[int], list[int]]]:
+    """Of each function, where its accesses stand, and where it traps when it is called with an address."""
+    config = Config()
+    config.strategy = "llvm"
+    store = Store(Engine(config))
+    texts = [f'(func (export "f{k}") {text})' for k, text in enumerate(functions)]
+    binary = encode(with_positions(f"(module (memory 1 1) {' '.join(texts)})"))
+    exports = Instance(store, Module(store.engine, binary), []).exports(store)
+    found = []
+    for k, body in enumerate(decode(binary).code):
+        with pytest.raises(Trap) as caught:
+            exports[f"f{k}"](store, address, 0)
+        places = [i.offset for i in instructions(body.code, body.offset) if i.row.access]
+        found.append((places, [frame.module_offset for frame in caught.value.frames]))
+    return found
+
+
+@pytest.mark.parametrize("load", NARROW)
+def test_loads_that_are_combined_bit_by_bit(load: str) -> None:
+    """LLVM widens them when the result is widened, and forgets where they stood."""
+    t = load[:3]
+    signature = f"(param $a i32) (param $b i32) (result {t})"
+    functions = [
+        f"{signature} ({t}.sub ({t}.const -7) ({t}.{operator} ({load} (local.get $a)) ({load} (local.get {second}))))"
+        for operator in ("and", "or", "xor")
+        for second in ("$a", "$b")
+    ]
+    for places, trapped in positions_of_traps(functions, -1):
+        assert trapped == places[:1]
+
+
+@pytest.mark.parametrize("t", ["i32", "i64"])
+def test_a_load_and_a_store_that_become_one_instruction(t: str) -> None:
+    """It is the load that traps."""
+    functions = [
+        f"(param i32 i32) ({store} offset=8 (local.get 0) ({t}.{operation} ({t}.load{store[9:] and store[9:] + '_u'} "
+        f"offset=8 (local.get 0)) ({t}.const 1)))"
+        for store in STORES[t]
+        for operation in ("add", "xor", "shr_u")
+    ]
+    for places, trapped in positions_of_traps(functions, -1):
+        assert trapped == places[:1]

@@ -143,31 +143,34 @@ def engine(strategy: str) -> Engine:
 Call = tuple[str, tuple[Any, ...]]
 
 
-def outcomes(strategy: str, text: str, calls: list[Call], contents: bytes) -> list[tuple[str, bytes]]:
-    """What each call of an export returns or traps with, and leaves in memory, which holds `contents` before."""
+def outcomes(strategy: str, text: str, calls: list[Call], contents: bytes) -> list[tuple[str, int, bytes]]:
+    """What each call of an export returns or traps with, where it traps, and what it leaves in memory, which holds
+    `contents` before."""
     store = Store(engine(strategy))
     memory = f'(memory (export "memory") {len(contents) // PAGE})'
     exports: Any = Instance(store, Module(store.engine, f"(module {memory} {text})"), []).exports(store)
     found = []
     for name, arguments in calls:
         exports["memory"].write(store, contents, 0)
+        position = 0
         try:
             said = repr(exports[name](store, *arguments))
         except Trap as trap:
-            said = f"{trap.trap_code} in function {trap.frames[0].func_index}"
-        found.append((said, bytes(exports["memory"].read(store, 0, len(contents)))))
+            said = f"{trap.trap_code} in {trap.frames[0].func_index}"
+            position = trap.frames[0].module_offset
+        found.append((said, position, bytes(exports["memory"].read(store, 0, len(contents)))))
     return found
 
 
-def run_in_both(text: str, calls: list[tuple[Any, ...]], pages: int = 1) -> list[tuple[str, bytes]]:
+def run_in_both(text: str, calls: list[tuple[Any, ...]], pages: int = 1) -> list[str]:
     """Compares calls of the export "f"."""
     contents = random.Random(1).randbytes(pages * PAGE)
     named = [("f", arguments) for arguments in calls]
     baseline, optimised = (outcomes(strategy, text, named, contents) for strategy in ("baseline", "llvm"))
     for arguments, a, b in zip(calls, baseline, optimised, strict=True):
-        assert a[0] == b[0], arguments
-        assert a[1] == b[1], (arguments, [k for k in range(len(a[1])) if a[1][k] != b[1][k]][:10])
-    return baseline
+        assert a[:2] == b[:2], arguments
+        assert a[2] == b[2], (arguments, [k for k in range(len(a[2])) if a[2][k] != b[2][k]][:10])
+    return [said for said, _, _ in baseline]
 
 
 AXPY = f"""(func (export "f") (param $a i32) (param $b i32) (param $n i32) (result i32 i32 i32) (loop
@@ -193,7 +196,7 @@ def test_attack_streams_at_the_edges_of_memory_and_of_the_index_space() -> None:
     ]
     counts = [1, 8, 9, 10, 12, 13, 39, 40, 41, 0, -1, 1 << 29, 1 << 31]
     found = run_in_both(AXPY, [(a, b, n) for a in edges for b in (0, *edges[2:5], -8 * 40) for n in counts])
-    assert sum("MEMORY" in text for text, _ in found) > 100 and sum("MEMORY" not in text for text, _ in found) > 100
+    assert sum("MEMORY" in said for said in found) > 100 and sum("MEMORY" not in said for said in found) > 100
 
 
 def test_streams_that_overlap() -> None:
@@ -392,7 +395,8 @@ def compare(seed: int, functions: int) -> int:
     for (name, arguments), a, b in zip(calls, baseline, optimised, strict=True):
         function = texts[int(name[1:])]
         assert a[0] == b[0], (seed, arguments, function)
-        same = a[1] == b[1] or canonical(a[1], function) == canonical(b[1], function)
+        # Not where: LLVM may make one instruction of two accesses whose addresses were computed apart and are the same.
+        same = a[2] == b[2] or canonical(a[2], function) == canonical(b[2], function)
         assert same, (seed, arguments, function)
     module = parse(f"(module (memory 1) {text})")
     loops = 0

@@ -18,9 +18,10 @@ from __future__ import annotations
 import os
 from _thread import allocate_lock
 from _weakref import ref
-from time import perf_counter, process_time
+from time import perf_counter
 
 from wasmforge.compiler.environ import CODE_ALIGNMENT, DEFAULT_TIER_UP_THRESHOLD
+from wasmforge.runtime.age import age
 from wasmforge.runtime.lazy_code import OPTIMISED
 from wasmforge.runtime.lock import LOCK
 from wasmforge.syntax.errors import WasmtimeError
@@ -152,7 +153,7 @@ class TierUp:
         self._imported = imported
         self._optimiser = optimiser
         self._threshold = threshold
-        self._not_before = process_time() + threshold * _AGE_PER_COUNT
+        self._not_before = age() + threshold * _AGE_PER_COUNT
         self._waiting: list[int] = []
         self._unfinished = 0
         self._disabled = False
@@ -241,7 +242,7 @@ class TierUp:
 
     def _progress(self) -> None:
         global _job
-        if _job is None and process_time() < self._not_before:
+        if _job is None and age() < self._not_before:
             return  # before anything is imported that only the background compiler needs
         background = self._optimiser.background
         result = background.poll()
@@ -257,7 +258,7 @@ class TierUp:
             owner = job.owner()
             if owner is not None:
                 owner._wait_again(job.functions)
-        if self._waiting and process_time() >= self._not_before:
+        if self._waiting and age() >= self._not_before:
             functions = self._next_group()
             _job = _Job(self, functions)
             if not self._optimiser.submit(functions):

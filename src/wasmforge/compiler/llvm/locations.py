@@ -21,8 +21,11 @@ _LOCATION: Final = re.compile(r"^!(\d+) = !DILocation\(line: (\d+)(?:, column: (
 _ATTACHED: Final = ", !dbg !"
 _OPERAND: Final = re.compile(r"%[\w.]+")
 _LOADED: Final = re.compile(r"  (%[\w.]+) = load volatile i(\d+), ")
-_MASKED: Final = re.compile(r"  (%[\w.]+) = and i\d+ (%[\w.]+), (-?\d+)")
+_COMBINED: Final = re.compile(r"  (%[\w.]+) = (and|or|xor)(?: disjoint)? i\d+ (%[\w.]+), (-?\d+|%[\w.]+)")
 _WIDENED: Final = re.compile(r"  (%([\w.]+)) = zext (?:nneg )?i(\d+) (%[\w.]+) to i(\d+)(.*)")
+_FROM: Final = re.compile(r"  %[\w.]+ = load volatile (\w+|<[^>]*>), ptr (%[\w.]+)")
+_TO: Final = re.compile(r"  store volatile (\w+|<[^>]*>) [^,]*, ptr (%[\w.]+)")
+_SIZES: Final = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
 _ACCESS: Final = re.compile(r"  (?:%\S+ = )?(?:load|store|fence|atomicrmw|cmpxchg) ")
 
 
@@ -32,6 +35,9 @@ def with_locations_of_loads(text: str) -> str:
 
     Only code generation merges blocks from here on, of which one is the only way into the other: what was loaded is
     followed into those. Accesses other than the guest's and calls keep what they have: they may not fault.
+
+    A store to where a load was before, of as many bytes, cannot trap by itself, but x86 may make one instruction of
+    both: it has the load's location.
     """
     lines_of = {}
     unknown = set()
@@ -42,20 +48,36 @@ def with_locations_of_loads(text: str) -> str:
             lines_of[number] = int(line)
     if not lines_of:
         return text
-    out = _masked_when_wide(text).split("\n")
+    out = _combined_when_wide(text).split("\n")
     fresh: dict[str, str] = {}  # values from memory, with the number of the load's location
+    loads: dict[str, tuple[int, str]] = {}  # addresses, with the bytes and the location of the load
+    places: dict[str, str] = {}  # addresses that are computed more than once, by what they are
     pending = ""  # of a switch, whose location stands behind its cases
     for k, line in enumerate(out):
         if line[:2] != "  ":
             if line[:6] == "define" or ("preds" in line and "," in line):
                 fresh.clear()
+                loads.clear()
+                places.clear()
             continue
+        if " = getelementptr " in line:
+            name, _, computed = line[2:].partition(" = getelementptr ")
+            places[name] = places.setdefault(computed.partition(", !")[0], name)
         at = line.rfind(_ATTACHED)
         if at >= 0:
             number = line[at + len(_ATTACHED) :].partition(",")[0]
             if number in lines_of:
                 if line[2] == "%":
                     fresh[line[2 : line.index(" ", 3)]] = number
+                    load = _FROM.match(line)
+                    if load is not None:
+                        loads[places.get(load[2], load[2])] = _SIZES.get(load[1], 16), number
+                elif loads:
+                    store = _TO.match(line)
+                    if store is not None:
+                        size, number = loads.get(places.get(store[2], store[2]), (0, ""))
+                        if _SIZES.get(store[1], 16) <= size:
+                            out[k] = line[:at] + _ATTACHED + number
                 continue
             if number not in unknown:
                 continue
@@ -86,33 +108,40 @@ def with_locations_of_loads(text: str) -> str:
     return "\n".join(out)
 
 
-def _masked_when_wide(text: str) -> str:
-    """The module's `text`, in which a guest load that is masked by a constant and widened then is widened first.
+def _combined_when_wide(text: str) -> str:
+    """The module's `text`, in which a narrow guest load that is combined bit by bit with another or a constant, and
+    widened then, is widened first.
 
-    Code generation turns the order round too, but the load that it makes for it has no location.
+    Code generation turns the order round too, but the loads that it makes for it have no location.
     """
     out = text.split("\n")
-    loaded: set[str] = set()
-    masked: dict[str, tuple[str, int]] = {}
+    loaded: dict[str, str] = {}  # with what stands behind the load: its location
+    combined: dict[str, tuple[str, str, str]] = {}
     for k, line in enumerate(out):
         if line[:6] == "define":
             loaded.clear()
-            masked.clear()
+            combined.clear()
         elif " = load volatile i" in line:
             found = _LOADED.match(line)
             if found is not None:
-                loaded.add(found[1])
-        elif " = and i" in line:
-            found = _MASKED.match(line)
-            if found is not None and found[2] in loaded:
-                masked[found[1]] = found[2], int(found[3])
-        elif masked and " = zext " in line:
+                loaded[found[1]] = line[line.find(_ATTACHED) :] if _ATTACHED in line else ""
+        elif " = and i" in line or " = or " in line or " = xor i" in line:
+            found = _COMBINED.match(line)
+            if found is not None and (found[3] in loaded or found[4] in loaded):
+                combined[found[1]] = found[2], found[3], found[4]
+        elif combined and " = zext " in line:
             found = _WIDENED.match(line)
-            if found is not None and found[4] in masked:
+            if found is not None and found[4] in combined:
                 name, number, narrow, operand, wide, location = found.groups()
-                load, mask = masked[operand]
-                out[k] = (
-                    f"  %wide.{number} = zext i{narrow} {load} to i{wide}{location}\n"
-                    f"  {name} = and i{wide} %wide.{number}, {mask & (1 << int(narrow)) - 1}{location}"
-                )
+                operation, *operands = combined[operand]
+                lines = []
+                for side, value in enumerate(operands):
+                    if value[0] == "%":
+                        operands[side] = f"%wide.{number}.{side}"
+                        at = loaded.get(value, location)
+                        lines.append(f"  {operands[side]} = zext i{narrow} {value} to i{wide}{at}")
+                    else:
+                        operands[side] = str(int(value) & (1 << int(narrow)) - 1)
+                lines.append(f"  {name} = {operation} i{wide} {', '.join(operands)}{location}")
+                out[k] = "\n".join(lines)
     return "\n".join(out)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import atexit
 from _weakref import ref
-from time import perf_counter, process_time
+from time import perf_counter
 
 from wasmforge.compiler.compatibility import encode_engine
 from wasmforge.compiler.image import (
@@ -24,6 +24,7 @@ from wasmforge.compiler.image import (
     RODATA_WASM_SECTION,
 )
 from wasmforge.compiler.target import host_level
+from wasmforge.runtime.age import age
 from wasmforge.runtime.cache import report
 from wasmforge.runtime.cache.trust import UntrustedError
 from wasmforge.runtime.grown_image import GROWTH_SECTION, ROWS_SECTION, padding
@@ -96,7 +97,7 @@ class Keeper:
         region = module.code.region
         if region.used == self.used or 2 * region.used > region.text_length:
             return
-        if _spent > _FIRST_SECONDS + _PART * process_time():
+        if _spent > _FIRST_SECONDS + _PART * age():
             return
         started = perf_counter()
         try:
