@@ -338,18 +338,13 @@ no:
 
 ; Prepares this thread for wasm when it is not the one that ran the call before. False with an exception set.
 define internal i1 @prepare_thread(ptr %context) nounwind {
-  %arguments = alloca [2 x ptr]
   %token = call i64 @thread_token()
   %known = load.field i64, ptr %context, <StoreContext.SUSPENDED_THREAD>
   %same = icmp eq i64 %token, %known
   br i1 %same, label %yes, label %ask, !prof !likely
 ask:
-  %zero = call ptr @PyLong_FromUnsignedLong(i64 0)
-  %first = getelementptr ptr, ptr %arguments, i64 1
-  store ptr %zero, ptr %first
   %hook = load ptr, ptr @hook_new_thread
-  %result = call ptr @PyObject_Vectorcall(ptr %hook, ptr %first, i64 -9223372036854775807, ptr null)
-  call void @Py_DecRef(ptr %zero)
+  %result = call ptr @ask(ptr %hook, i64 0)
   %raised = icmp eq ptr %result, null
   br i1 %raised, label %no, label %prepared
 prepared:

@@ -212,24 +212,33 @@ define internal void @explain_arity(ptr %name, i64 %params, i64 %given) cold noi
   ret void
 }
 
+; Calls a hook of the runtime with a number: what it returns, or null with an exception set.
+define internal ptr @ask(ptr %hook, i64 %number) noinline nounwind {
+  %arguments = alloca [2 x ptr]
+  %object = call ptr @PyLong_FromUnsignedLong(i64 %number)
+  %no.object = icmp eq ptr %object, null
+  br i1 %no.object, label %failed, label %call
+call:
+  %first = getelementptr ptr, ptr %arguments, i64 1
+  store ptr %object, ptr %first
+  ; One argument, with room in front of it: PY_VECTORCALL_ARGUMENTS_OFFSET.
+  %result = call ptr @PyObject_Vectorcall(ptr %hook, ptr %first, i64 -9223372036854775807, ptr null)
+  call void @Py_DecRef(ptr %object)
+  ret ptr %result
+failed:
+  ret ptr null
+}
+
 ; Makes the store belong to this thread, or raises if it is active on another one. 0, or 1 with an exception set. The
 ; hook prepares the thread and returns its stack limit; being Python code, it may lose the GIL at any point. So the
 ; decision is made here, between reading HOST_SP and writing THREAD without a gap; when the store was taken meanwhile,
 ; the hook is asked again, which then raises.
 define internal i32 @new_thread(ptr %context, i64 %token) cold noinline nounwind {
   %word = ptrtoint ptr %context to i64
-  %arguments = alloca [2 x ptr]
   br label %ask
 ask:
-  %address = call ptr @PyLong_FromUnsignedLong(i64 %word)
-  %no.address = icmp eq ptr %address, null
-  br i1 %no.address, label %failed, label %call
-call:
-  %first = getelementptr ptr, ptr %arguments, i64 1
-  store ptr %address, ptr %first
   %hook = load ptr, ptr @hook_new_thread
-  %result = call ptr @PyObject_Vectorcall(ptr %hook, ptr %first, i64 -9223372036854775807, ptr null)
-  call void @Py_DecRef(ptr %address)
+  %result = call ptr @ask(ptr %hook, i64 %word)
   %raised = icmp eq ptr %result, null
   br i1 %raised, label %failed, label %prepared
 prepared:

@@ -88,7 +88,6 @@ define hidden i32 @check_signals(ptr %context) noinline nounwind {
 }
 
 define internal i32 @run_checks(ptr %context) noinline nounwind {
-  %arguments = alloca [2 x ptr]
   %released = call i1 @take_gil(ptr %context)
   %me = call ptr @llvm.thread.pointer()
   %me.word = ptrtoint ptr %me to i64
@@ -110,14 +109,7 @@ stop:
   br i1 %asked, label %ask, label %ok
 ask:
   %store = load.field i64, ptr %context, <StoreContext.STORE>
-  %object = call ptr @PyLong_FromUnsignedLong(i64 %store)
-  %no.object = icmp eq ptr %object, null
-  br i1 %no.object, label %raised, label %call
-call:
-  %first = getelementptr ptr, ptr %arguments, i64 1
-  store ptr %object, ptr %first
-  %result = call ptr @PyObject_Vectorcall(ptr %hook, ptr %first, i64 -9223372036854775807, ptr null)
-  call void @Py_DecRef(ptr %object)
+  %result = call ptr @ask(ptr %hook, i64 %store)
   %failed = icmp eq ptr %result, null
   br i1 %failed, label %raised, label %answered
 answered:

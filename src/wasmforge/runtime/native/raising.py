@@ -162,7 +162,6 @@ done:
 
 ; The trap that a fault at the record's first program counter stands for; -1 with an exception set.
 define internal i64 @kind_of_fault(ptr %record) noinline nounwind {
-  %arguments = alloca [2 x ptr]
   %pc = load.field i64, ptr %record, <TrapRecord.PCS>
   %mixed = mul i64 %pc, -7046029254386353131      ; 2**64 divided by the golden ratio: the upper bits depend on all
   %hash = lshr i64 %mixed, <Environ.KNOWN_FAULTS_SHIFT>
@@ -177,20 +176,13 @@ known:
 ask:
   %hook = load ptr, ptr @hook_on_fault
   %no.hook = icmp eq ptr %hook, null
-  br i1 %no.hook, label %missing, label %box
+  br i1 %no.hook, label %missing, label %call
 missing:
   %runtime.error = load ptr, ptr @PyExc_RuntimeError
   call void @PyErr_SetString(ptr %runtime.error, ptr @text.no_hook)
   ret i64 -1
-box:
-  %number = call ptr @PyLong_FromUnsignedLong(i64 %pc)
-  %no.number = icmp eq ptr %number, null
-  br i1 %no.number, label %failed, label %call
 call:
-  %first = getelementptr ptr, ptr %arguments, i64 1
-  store ptr %number, ptr %first
-  %answer = call ptr @PyObject_Vectorcall(ptr %hook, ptr %first, i64 -9223372036854775807, ptr null)
-  call void @Py_DecRef(ptr %number)
+  %answer = call ptr @ask(ptr %hook, i64 %pc)
   %raised = icmp eq ptr %answer, null
   br i1 %raised, label %failed, label %convert
 convert:
