@@ -187,3 +187,24 @@ def test_a_load_and_a_store_that_become_one_instruction(t: str) -> None:
     ]
     for places, trapped in positions_of_traps(functions, -1):
         assert trapped == places[:1]
+
+
+def test_a_location_stays_in_its_function() -> None:
+    """Of a switch it stands behind the cases. LLVM forgets all locations of a module in which one is in the wrong
+    function, and then no fault would be a trap."""
+    config = Config()
+    config.strategy = "llvm"
+    store = Store(Engine(config))
+    switch = "(block $a (block $b (block $c (br_table $a $b $c $a $c $b $c $a {})) (return (i32.const 3)))"
+    switch += " (global.set 0 (i32.const 2)) (return (i32.const 2)))"
+    texts = [
+        f'(func (export "{name}") (param i32) (result i32) {switch.format(index)} (i32.load (local.get 0)))'
+        for name, index in (("loaded", "(i32.load (i32.const 8))"), ("plain", "(local.get 0)"))
+    ]
+    exports = Instance(
+        store, Module(store.engine, f"(module (memory 1) (global (mut i32) (i32.const 0)) {' '.join(texts)})"), []
+    ).exports(store)
+    assert exports["plain"](store, 1) == 2
+    with pytest.raises(Trap) as caught:
+        exports["loaded"](store, -1)
+    assert caught.value.trap_code == TrapCode.MEMORY_OUT_OF_BOUNDS

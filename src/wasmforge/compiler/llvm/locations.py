@@ -64,6 +64,11 @@ def with_locations_of_loads(text: str) -> str:
             name, _, computed = line[2:].partition(" = getelementptr ")
             places[name] = places.setdefault(computed.partition(", !")[0], name)
         at = line.rfind(_ATTACHED)
+        if line[2] == "]":
+            if at < 0:
+                out[k] = line + pending
+            pending = ""
+            continue
         if at >= 0:
             number = line[at + len(_ATTACHED) :].partition(",")[0]
             if number in lines_of:
@@ -81,10 +86,6 @@ def with_locations_of_loads(text: str) -> str:
                 continue
             if number not in unknown:
                 continue
-        if pending and line == "  ]":
-            out[k] = line + pending
-            pending = ""
-            continue
         if not fresh:
             continue
         names = _OPERAND.findall(line)

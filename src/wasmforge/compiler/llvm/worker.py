@@ -115,6 +115,9 @@ def compile_chunk(context: ModuleContext, request: dict[str, Any]) -> dict[str, 
     for r in rows:
         relocations.extend(r)
     offsets, lines, columns = read_rows(found.line_program, found.line_addresses)
+    if request["functions"] and not offsets:
+        # LLVM drops all positions of a module in which it finds a wrong one, and then no fault would be a trap.
+        raise RuntimeError("LLVM has dropped the positions of the instructions")
     offsets, positions, codes = _table_rows(functions, offsets, lines, columns)
     return {
         "text": bytes(found.text),
