@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.compiler.test_golden_ir import translated
+from tests.tiers import eager_config, promote
 from wasmforge import Config, Engine, Instance, Module, Store, Trap
 from wasmforge.compiler.llvm.streams import StreamLoop, find_stream_loop
 from wasmforge.syntax.types import F64, I32, ValType
@@ -240,6 +241,21 @@ def test_fuel_is_counted_as_without_vectors() -> None:
         assert a == b, (a[:3], b[:3])
     assert len({said for _, said, _, _ in seen[0]}) == 2
     assert seen[0][-1][2] == (1 << 40) - 30 * cost - 4
+
+
+def test_hot_functions_get_vectors_too() -> None:
+    """The pipeline for functions that are known to be hot, while the program runs."""
+    config = eager_config()
+    config.cranelift_debug_verifier = True
+    store = Store(Engine(config))
+    module = Module(store.engine, f'(module (memory (export "memory") 1) {AXPY})')
+    exports: Any = Instance(store, module, []).exports(store)
+    promote(module)
+    contents = struct.pack("<200q", *range(200))
+    exports["memory"].write(store, contents, 0)
+    assert exports["f"](store, 0, 800, 51) == [408, 1208, 0]
+    sums = [k + 100 + k for k in range(51)]
+    assert list(struct.unpack("<51q", exports["memory"].read(store, 0, 408))) == sums
 
 
 EXITS: dict[str, tuple[str, Callable[[int], tuple[int, int]]]] = {

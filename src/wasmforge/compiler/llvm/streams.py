@@ -76,8 +76,8 @@ class Stream(NamedTuple):
 class StreamLoop(NamedTuple):
     """What there is to know: `inductions` are the locals that an iteration adds a constant to, `unrolled` elements
     belong to an iteration, which costs `cost` units of fuel, and `lanes` to a vector. `loads` and `stores` are (stream,
-    node of the loaded or stored value), `apart` pairs of streams that must not overlap, as nothing is known of how they
-    lie."""
+    node of the loaded or stored value), `leaves` what stored values are made of and is not loaded, `apart` pairs of
+    streams that must not overlap, as nothing is known of how they lie."""
 
     exit: Exit
     inductions: dict[int, int]
@@ -86,6 +86,7 @@ class StreamLoop(NamedTuple):
     cost: int
     memory: int
     nodes: list[Node]
+    leaves: list[int]
     streams: list[Stream]
     loads: list[tuple[int, int]]
     stores: list[tuple[int, int]]
@@ -320,6 +321,7 @@ class _Shape:
             self.iteration.cost,
             self.iteration.memory,
             self.nodes,
+            sorted(k for k in used if self.nodes[k].access < 0 and self.nodes[k].opcode < 0),
             self.streams,
             [(stream, self.accesses[access][3]) for access, stream in self.loads.items()],
             self.stores,

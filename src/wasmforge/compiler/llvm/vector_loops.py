@@ -56,7 +56,7 @@ class VectorLoops(MemoryEmitters):
         scalar = self.new_label()
         iterations = self.covered(loop, scalar)
         starts, fuel = self.checked(loop, iterations, scalar)
-        before = self.read_linear_locals(loop)
+        before = {x: self.local_value(x) for x in loop.inductions}
         known = dict(self.known_locals)
         self.emit_vectors(loop, starts, iterations)
         passed = self.emit(f"trunc i64 {iterations} to i32")
@@ -68,10 +68,6 @@ class VectorLoops(MemoryEmitters):
         self.do(f"br label %{scalar}")
         self.begin_join(scalar)
         self.known_locals = {x: value for x, value in known.items() if x not in loop.inductions}
-
-    def read_linear_locals(self, loop: StreamLoop) -> dict[int, str]:
-        """The values of the locals that vectors move on."""
-        return {x: self.local_value(x) for x in loop.inductions}
 
     # --- Checks -------------------------------------------------------------------------------------------------
 
@@ -225,7 +221,8 @@ class VectorLoops(MemoryEmitters):
                     value = self.emit(f"{row.extension} {row.memory_type} {value} to {IR_TYPES[row.type]}")
                 values[node] = self.splat(value, loop.nodes[node], loop.lanes)
                 invariant.add(node)
-        for k, leaf in self.leaves(loop):
+        for k in loop.leaves:
+            leaf = loop.nodes[k]
             if leaf.linear is not None:
                 value = self.linear(leaf.linear)
             elif leaf.local >= 0:
@@ -238,18 +235,6 @@ class VectorLoops(MemoryEmitters):
             values[k] = self.splat(value, leaf, loop.lanes)
             invariant.add(k)
         return invariant
-
-    def leaves(self, loop: StreamLoop) -> list[tuple[int, Node]]:
-        """What the stored values are computed of, but for what is loaded."""
-        found = {}
-        todo = [node for _, node in loop.stores]
-        while todo:
-            k = todo.pop()
-            node = loop.nodes[k]
-            if k not in found:
-                found[k] = node
-                todo.extend(node.operands)
-        return [(k, node) for k, node in found.items() if node.access < 0 and node.opcode < 0]
 
     def splat(self, value: str, node: Node, lanes: int) -> str:
         ir = IR_TYPES[node.type]
