@@ -522,7 +522,9 @@ def make_engine(strategy: str, **settings: bool) -> Engine:
 
 def _zero(t: object) -> Any:
     name = str(t)
-    return None if name.endswith("ref") else 0.0 if name.startswith("f") else 0
+    if name.startswith("(ref ") and not name.startswith("(ref null "):
+        raise WasmtimeError("the import needs a reference that is not null, of which there is none here")
+    return None if "ref" in name else 0.0 if name.startswith("f") else 0
 
 
 def host(store: Store, ty: FuncType) -> Func:
