@@ -373,12 +373,12 @@ def shifted(t: ValType, shift: int) -> ValType:
 
 
 def has_bare_type_index(wasm: bytes) -> bool:
-    """Whether the first thing wrong with a module is a value type that is a bare type index. Wasmtime 42 takes it for a
+    """Whether the first thing wrong with a module is a type that is a bare type index. Wasmtime 42 takes it for a
     reference to that type; the specification has no such form (section 5.3.5)."""
     try:
         validate(decode(wasm), ALL_FEATURES)
     except WasmtimeError as error:
-        return re.match("malformed value type 0x[0-3]", str(error)) is not None
+        return re.match("malformed (value|reference) type 0x[0-3]", str(error)) is not None
     return False
 
 
