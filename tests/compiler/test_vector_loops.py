@@ -14,7 +14,7 @@ import pytest
 from tests.compiler.test_golden_ir import translated
 from tests.tiers import eager_config, promote
 from wasmforge import Config, Engine, Instance, Module, Store, Trap
-from wasmforge.compiler.llvm.streams import StreamLoop, find_stream_loop
+from wasmforge.compiler.llvm.streams import StreamLoop, find_stream_loop, signed
 from wasmforge.syntax.types import F64, I32, ValType
 from wasmforge.text import parse
 
@@ -133,9 +133,10 @@ def test_vectors_stand_in_front_of_the_loop() -> None:
 # --- The same results -------------------------------------------------------------------------------------------
 
 
-def engine(strategy: str) -> Engine:
+def engine(strategy: str, consume_fuel: bool = False) -> Engine:
     config = Config()
     config.strategy = strategy
+    config.consume_fuel = consume_fuel
     config.cranelift_debug_verifier = True
     config.cache = False
     return Engine(config)
@@ -221,11 +222,7 @@ def test_fuel_is_counted_as_without_vectors() -> None:
     contents = random.Random(1).randbytes(PAGE)
     seen = []
     for strategy in ("baseline", "llvm"):
-        config = Config()
-        config.strategy = strategy
-        config.consume_fuel = True
-        config.cranelift_debug_verifier = True
-        store = Store(Engine(config))
+        store = Store(engine(strategy, consume_fuel=True))
         exports: Any = Instance(store, Module(store.engine, wat), []).exports(store)
         found = []
         for fuel in (*range(30 * cost - 40, 30 * cost + 40), 1, 20 * cost, 28 * cost, 1 << 40):
@@ -390,11 +387,6 @@ class Generator:
         i = end - count * self.last_step + rng.choice([0, 0, 0, 1])
         x: Any = {"i32": -3, "i64": 1 << 40, "f32": 0.75, "f64": -1e300}[self.t]
         return (*pointers, signed(i), signed(end), x)
-
-
-def signed(value: int) -> int:
-    value &= 0xFFFF_FFFF
-    return value - (1 << 32) if value >> 31 else value
 
 
 def compare(seed: int, functions: int) -> int:

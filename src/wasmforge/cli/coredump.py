@@ -61,7 +61,7 @@ def core_dump(program: str, store: VMStore, backtrace: Backtrace | None) -> byte
         "core": b"\0" + encode_name(program, "replace"),
         "coremodules": _vector(iter(names)),
         "coreinstances": _vector(iter(instances)),
-        "corestack": b"\0" + encode_name("main", "replace") + _vector(_frames(records, backtrace)),
+        "corestack": b"\0" + encode_name("main") + _vector(_frames(records, backtrace)),
     }
     module = Module(
         memories=[memory.type for _, memory in memories.values()],

@@ -125,7 +125,7 @@ def _combined_when_wide(text: str) -> str:
         elif " = load volatile i" in line:
             found = _LOADED.match(line)
             if found is not None:
-                loaded[found[1]] = line[line.find(_ATTACHED) :] if _ATTACHED in line else ""
+                loaded[found[1]] = "".join(line.partition(_ATTACHED)[1:])
         elif " = and i" in line or " = or " in line or " = xor i" in line:
             found = _COMBINED.match(line)
             if found is not None and (found[3] in loaded or found[4] in loaded):

@@ -10,7 +10,7 @@ from typing import Final
 
 from wasmforge.compiler.llvm.builder import FLOAT_NAMES, FunctionBuilder
 from wasmforge.compiler.llvm.context import BOOL, IR_TYPES
-from wasmforge.compiler.llvm.rows import TRUNCATIONS
+from wasmforge.compiler.llvm.rows import SHIFTS, TRUNCATIONS
 from wasmforge.compiler.trap import TrapKind
 from wasmforge.syntax.instructions import BY_MNEMONIC, Opcode
 from wasmforge.syntax.types import F32, F64, FUNCREF, I32, I64, V128
@@ -122,7 +122,7 @@ class NumericEmitters(FunctionBuilder):
         t = self.types[-1]
         first = self.pop()
         ir = IR_TYPES[t]
-        instruction = _SHIFTS[opcode]
+        instruction = SHIFTS[opcode]
         mask = 31 if t == I32 else 63
         if instruction.startswith("@"):  # the funnel shifts take the count modulo the width themselves
             text = f"call {ir} {instruction}{ir}({ir} {first}, {ir} {first}, {ir} {second})"
@@ -203,18 +203,6 @@ def _hexadecimal(value: float) -> str:
     return f"0x{int.from_bytes(pack('<d', value), 'little'):016X}"
 
 
-_SHIFTS: Final = {
-    BY_MNEMONIC[f"{n}.{mnemonic}"].opcode: instruction
-    for n in ("i32", "i64")
-    for mnemonic, instruction in (
-        ("shl", "shl"),
-        ("shr_s", "ashr"),
-        ("shr_u", "lshr"),
-        ("rotl", "@llvm.fshl."),
-        ("rotr", "@llvm.fshr."),
-    )
-}
-
 _DIVISIONS: Final = {
     BY_MNEMONIC[f"{n}.{mnemonic}"].opcode: instruction
     for n in ("i32", "i64")
@@ -254,7 +242,7 @@ EMITTERS: Final[dict[int, Callable[[NumericEmitters, int], None]]] = {
     Opcode.F64_CONST: NumericEmitters.f64_const,
     BY_MNEMONIC["i32.eqz"].opcode: NumericEmitters.eqz,
     BY_MNEMONIC["i64.eqz"].opcode: NumericEmitters.eqz,
-    **dict.fromkeys(_SHIFTS, NumericEmitters.shift),
+    **dict.fromkeys(SHIFTS, NumericEmitters.shift),
     **dict.fromkeys(_DIVISIONS, NumericEmitters.divide),
     **dict.fromkeys(_SIGN_EXTENSIONS, NumericEmitters.sign_extend),
     **dict.fromkeys(_MINIMA, NumericEmitters.minimum_or_maximum),

@@ -13,7 +13,7 @@ from wasmforge.compiler.llvm.context import BOOL
 from wasmforge.syntax.instructions import BY_MNEMONIC
 from wasmforge.syntax.types import F32, F64, I32, I64, ValType
 
-__all__ = ["DECLARATIONS", "LOADS", "SIMPLE", "STORES", "TRUNCATIONS", "Access", "SimpleRow", "Truncation"]
+__all__ = ["DECLARATIONS", "LOADS", "SHIFTS", "SIMPLE", "STORES", "TRUNCATIONS", "Access", "SimpleRow", "Truncation"]
 
 
 class SimpleRow(NamedTuple):
@@ -127,6 +127,19 @@ def _simple_rows() -> dict[str, SimpleRow]:
 
 
 SIMPLE: Final[dict[int, SimpleRow]] = {BY_MNEMONIC[m].opcode: row for m, row in _simple_rows().items()}
+
+SHIFTS: Final[dict[int, str]] = {
+    BY_MNEMONIC[f"{n}.{mnemonic}"].opcode: instruction
+    for n in ("i32", "i64")
+    for mnemonic, instruction in (
+        ("shl", "shl"),
+        ("shr_s", "ashr"),
+        ("shr_u", "lshr"),
+        ("rotl", "@llvm.fshl."),
+        ("rotr", "@llvm.fshr."),
+    )
+}
+"""Shifts and rotations: LLVM's instruction, which wants a count below the width, or intrinsic, which does not."""
 
 LOADS: Final[dict[int, Access]] = {
     BY_MNEMONIC[m].opcode: access

@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from wasmforge.binary.leb128 import read_signed, read_unsigned
-from wasmforge.compiler.llvm.rows import LOADS, SIMPLE, STORES, Access
+from wasmforge.compiler.llvm.rows import LOADS, SHIFTS, SIMPLE, STORES, Access
 from wasmforge.compiler.metering import FREE
 from wasmforge.syntax.instructions import BY_MNEMONIC, Opcode
 from wasmforge.syntax.types import F32, F64, I32, I64, ValType
 
-__all__ = ["ELEMENTWISE", "SHIFTS", "Exit", "Linear", "Node", "Stream", "StreamLoop", "find_stream_loop", "signed"]
+__all__ = ["ELEMENTWISE", "Exit", "Linear", "Node", "Stream", "StreamLoop", "find_stream_loop", "signed"]
 
 _MAX_INSTRUCTIONS: Final = 400
 """Of a body; also the bound of what is computed for a loop that is none of these."""
@@ -105,12 +105,7 @@ ELEMENTWISE: Final = {BY_MNEMONIC[m].opcode: SIMPLE[BY_MNEMONIC[m].opcode] for m
 """Instructions whose row is right for vectors as well, with the types of vectors. (No product of i64: processors with
 AVX2 have none.)"""
 
-SHIFTS: Final = {
-    BY_MNEMONIC[f"{name}.{mnemonic}"].opcode: (t, instruction)
-    for name, t in (("i32", I32), ("i64", I64))
-    for mnemonic, instruction in (("shl", "shl"), ("shr_s", "ashr"), ("shr_u", "lshr"))
-}
-"""Shifts: type and LLVM's instruction, which wants a count below the width."""
+_PLAIN_SHIFTS: Final = frozenset(opcode for opcode, instruction in SHIFTS.items() if instruction[0] != "@")
 
 _COMPARISONS: Final = {
     BY_MNEMONIC["i32.ne"].opcode: ("ne", False),
@@ -267,7 +262,7 @@ class _Iteration:
         self.accesses.append((opcode, address, offset, value))
 
     def compute(self, opcode: int) -> None:
-        if opcode not in ELEMENTWISE and opcode not in SHIFTS:
+        if opcode not in ELEMENTWISE and opcode not in _PLAIN_SHIFTS:
             raise _NotOne
         one = opcode in ELEMENTWISE and ELEMENTWISE[opcode].operands == 1
         second = self.pop()
@@ -281,7 +276,7 @@ class _Iteration:
                 if opcode == _SHL and not b.terms:
                     self.push_linear(_sum(Linear(0), a, 1 << (b.constant & 31)))
                     return
-        t = ELEMENTWISE[opcode].result if opcode in ELEMENTWISE else SHIFTS[opcode][0]
+        t = ELEMENTWISE[opcode].result if opcode in ELEMENTWISE else self.nodes[second].type
         self.stack.append(self.number(Node(t, opcode=opcode, operands=operands)))
 
 

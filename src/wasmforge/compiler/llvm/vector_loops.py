@@ -21,9 +21,9 @@ from typing import Final
 
 from wasmforge.compiler.llvm.context import IR_TYPES
 from wasmforge.compiler.llvm.memories import MemoryEmitters
+from wasmforge.compiler.llvm.rows import SHIFTS
 from wasmforge.compiler.llvm.streams import (
     ELEMENTWISE,
-    SHIFTS,
     Exit,
     Linear,
     Node,
@@ -266,8 +266,7 @@ class VectorLoops(MemoryEmitters):
         row = ELEMENTWISE.get(node.opcode)
         if row is not None:
             return self.emit(_SCALAR.sub(rf"<{lanes} x \1>", row.template) % tuple(operands))
-        t, instruction = SHIFTS[node.opcode]
-        ir = IR_TYPES[t]
-        mask = f"splat ({ir} {31 if t == I32 else 63})"
+        ir = IR_TYPES[node.type]
+        mask = f"splat ({ir} {31 if node.type == I32 else 63})"
         count = self.emit(f"and <{lanes} x {ir}> {operands[1]}, {mask}")
-        return self.emit(f"{instruction} <{lanes} x {ir}> {operands[0]}, {count}")
+        return self.emit(f"{SHIFTS[node.opcode]} <{lanes} x {ir}> {operands[0]}, {count}")
